@@ -1,0 +1,1 @@
+"""Mooring: a self-hosted LLM server with context caching."""

@@ -1,0 +1,143 @@
+"""What an operator can set, one part a class; each part of the program gets only its own.
+
+Read from a TOML file whose sections are the parts, then overridden from the command line. An unknown
+key or a bad value stops the start and names the key.
+"""
+
+import ipaddress
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+import platformdirs
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mooring.core.errors import StartRefused
+
+ALIASES = ("moonshot-v1", "moonshot-v1-8k", "moonshot-v1-32k", "moonshot-v1-128k")
+"""The names that clients of Moonshot's service send."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ServerConfig(_Part):
+    """Where to listen, where to keep state, whom to let in."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8080, ge=0, le=65_535)
+    """0 takes any free port."""
+    data_dir: Path = Path(platformdirs.user_data_dir("mooring", appauthor=False))
+    api_key: str | None = Field(None, min_length=8)
+    """The bearer key every client must send. None lets everybody in, and only on loopback."""
+    max_body_bytes: int = Field(32 << 20, ge=1024)
+
+
+class ModelConfig(_Part):
+    """Which model, and under which names."""
+
+    source: str | None = None
+    """A GGUF's path, `hf:owner/repo` or `hf:owner/repo:file.gguf`; None is the bundled demo model."""
+    aliases: tuple[str, ...] = ALIASES
+
+
+class EngineConfig(_Part):
+    """The embedded llama.cpp. None is decided at start, by the model and the machine."""
+
+    context_tokens: int | None = Field(None, ge=64)
+    """The most tokens of one request; None: as trained, as far as the cells reach."""
+    cells: int | None = Field(None, ge=128)
+    """Tokens in the KV buffer, all requests together; None: two contexts, in a quarter of the RAM."""
+    sequences: int = Field(64, ge=2, le=256)
+    """Answers that can run at once, resident prefixes included."""
+    batch_tokens: int = Field(512, ge=32, le=4096)
+    """The most tokens of one step: how long a long prompt delays a running answer."""
+    kv_type: Literal["f32", "f16", "bf16", "q8_0"] = "f16"
+    flash_attention: bool = False
+    """On the CPU, off: with it on, results move with the shape of the batch."""
+    threads: int | None = Field(None, ge=1)
+    gpu_layers: int = Field(999, ge=0)
+    """Layers to offload when llama.cpp was built with a GPU backend; a CPU build ignores it."""
+    max_queued: int = Field(256, ge=0)
+    """Requests that may wait for room before others are sent away."""
+
+
+class KvStoreConfig(_Part):
+    """Where KV bytes are kept beside the buffer."""
+
+    ram_bytes: int = Field(1 << 30, ge=0)
+    """The RAM tier's budget; what falls out of it is still on disk."""
+
+
+class CachingConfig(_Part):
+    """The life of caches."""
+
+    default_ttl_s: int = Field(3600, ge=1)
+    max_ttl_s: int | None = Field(None, ge=1)
+    """None sets no bound; above the bound is a 400."""
+    sweep_interval_s: float = Field(10.0, gt=0)
+    """How often the bytes of expired caches are given back."""
+
+
+class ChatConfig(_Part):
+    """Defaults of chats."""
+
+    default_max_tokens: int = Field(1024, ge=1)
+    """When a request does not say; less where the context ends before."""
+
+
+class Config(_Part):
+    """Everything."""
+
+    server: ServerConfig = ServerConfig()
+    model: ModelConfig = ModelConfig()
+    engine: EngineConfig = EngineConfig()
+    kvstore: KvStoreConfig = KvStoreConfig()
+    caching: CachingConfig = CachingConfig()
+    chat: ChatConfig = ChatConfig()
+
+
+def load_config(path: Path | None = None, overrides: dict[str, dict[str, Any]] | None = None) -> Config:
+    """The file's settings, then the overrides (`{part: {key: value}}`; None values do not count).
+
+    Raises:
+        StartRefused: the file cannot be read, or a key or value in it is wrong.
+    """
+    settings: dict[str, Any] = {}
+    if path is not None:
+        try:
+            settings = tomllib.loads(path.read_text("utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise StartRefused(f"cannot read the configuration {path}: {error}") from error
+    for part, values in (overrides or {}).items():
+        given = {key: value for key, value in values.items() if value is not None}
+        settings[part] = {**settings.get(part, {}), **given}
+    try:
+        config = Config(**settings)
+    except ValidationError as error:
+        faults = [f"{_key(fault['loc'])}: {fault['msg']}" for fault in error.errors()]
+        raise StartRefused("the configuration is wrong: " + "; ".join(faults)) from error
+    _refuse_open_door(config.server)
+    return config
+
+
+def _key(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(step) for step in location)
+
+
+def _refuse_open_door(server: ServerConfig) -> None:
+    if server.api_key is None and not _is_loopback(server.host):
+        raise StartRefused(
+            f"server.host: {server.host} can be reached from other machines, so a key is needed:"
+            " set server.api_key (or MOORING_API_KEY), or listen on 127.0.0.1"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

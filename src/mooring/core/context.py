@@ -1,0 +1,60 @@
+"""The cache object: a client's named handle on a prefix, with an owner and an expiry."""
+
+import secrets
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from mooring.core.conversation import Message, Tool
+
+_ID_ALPHABET = string.ascii_lowercase + string.digits
+
+
+class Status(StrEnum):
+    """Where a cache is in its life (spec/moonshot.md, section 1)."""
+
+    PENDING = "pending"
+    """Accepted; its prefix is being computed or is not durable yet."""
+    READY = "ready"
+    """The prefix is computed and durable."""
+    ERROR = "error"
+    """The prefix could not be computed or kept; `failure` says why."""
+    INACTIVE = "inactive"
+    """Its time is over; the messages are kept, so that a new lifetime revives it."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a cache is in status `error`."""
+
+    type: str
+    message: str
+
+
+@dataclass(frozen=True)
+class CacheObject:
+    """One named context. Times are Unix seconds."""
+
+    id: str
+    tenant: str
+    model: str
+    """As the client named it: a family or an alias."""
+    messages: tuple[Message, ...]
+    tools: tuple[Tool, ...]
+    name: str
+    description: str
+    metadata: Mapping[str, str] | None
+    created_at: int
+    expired_at: int
+    status: Status
+    tokens: int
+    """Prompt tokens held: the length of the stable prefix."""
+    prefix_id: str
+    """`Prefix.id` of what is kept; equal content has equal ids and is stored once."""
+    failure: Failure | None = None
+
+
+def new_cache_id() -> str:
+    """`cache-` and 20 random lower-case letters and digits (spec/moonshot.md, section 1)."""
+    return "cache-" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(20))

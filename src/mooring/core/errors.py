@@ -1,0 +1,92 @@
+"""The error tree. Each error names a situation; `api.errors` maps each to HTTP in one table.
+
+MooringError
+├── InvalidRequest            the request itself cannot be served
+│   ├── PromptTooLong         more tokens than the model's context holds
+│   ├── ContextExpired        the cache was named after its end, without a new lifetime
+│   └── ContextFailed         the cache was named, but its prefill had failed
+├── AuthenticationFailed      no key, or a key nobody issued
+├── NotFound
+│   ├── ContextNotFound       no such cache (for this tenant)
+│   └── ModelNotFound         no such model or alias
+├── Overloaded                try again later
+│   └── StorageFull           the disk cannot hold what should be kept
+├── EngineFailed              the engine broke while serving the request
+└── StartRefused              the server must not start like this
+    ├── ModelUnreadable       the model file is missing, broken or of a family we do not serve
+    └── DataDirBusy           another server works in this data directory
+"""
+
+
+class MooringError(Exception):
+    """Base of everything Mooring raises on purpose; `str(error)` is fit for the client."""
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        """The request field at fault, where one is."""
+
+
+class InvalidRequest(MooringError):
+    """The request contradicts the contract; the message says which field and the way out."""
+
+
+class PromptTooLong(InvalidRequest):
+    """The rendered prompt (and the room for the answer) exceeds the context."""
+
+
+class ContextExpired(InvalidRequest):
+    """The cache's `expired_at` has passed and the request brings no `reset_ttl`."""
+
+
+class ContextFailed(InvalidRequest):
+    """The cache is in status `error`."""
+
+
+class AuthenticationFailed(MooringError):
+    """The bearer key is missing or unknown."""
+
+
+class NotFound(MooringError):
+    """Something named in the request does not exist for this tenant."""
+
+
+class ContextNotFound(NotFound):
+    """No cache with this id."""
+
+    def __init__(self, cache_id: str, *, param: str | None = None) -> None:
+        super().__init__(f"no cache with the id {cache_id!r}", param=param)
+
+
+class ModelNotFound(NotFound):
+    """No model or alias with this name."""
+
+    def __init__(self, name: str, known: list[str]) -> None:
+        super().__init__(
+            f"the model {name!r} is not served here; these are: {', '.join(known)}", param="model"
+        )
+
+
+class Overloaded(MooringError):
+    """All queues are full; the same request may succeed later."""
+
+
+class StorageFull(Overloaded):
+    """No room on disk for KV bytes or for the registry."""
+
+
+class EngineFailed(MooringError):
+    """The native library returned an error, or the decode thread ended."""
+
+
+class StartRefused(MooringError):
+    """Starting would be wrong; the message says what to change."""
+
+
+class ModelUnreadable(StartRefused):
+    """The GGUF cannot be loaded or belongs to a family that is not served."""
+
+
+class DataDirBusy(StartRefused):
+    """The data directory is locked by a living process."""

@@ -1,0 +1,48 @@
+"""A token prefix and its identity."""
+
+import hashlib
+from array import array
+from dataclasses import dataclass
+from functools import cached_property
+
+Tokens = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Tokens at the start of a prompt, within one sharing scope."""
+
+    scope: str
+    """The tenant. Equal tokens of two tenants are two prefixes: a hit must not tell about others."""
+    tokens: Tokens
+
+    @cached_property
+    def id(self) -> str:
+        """64 hex digits over scope and tokens: equal content has equal ids, in every process.
+
+        The model is not part of it. Stored bytes carry the model's fingerprint beside the id, so a
+        cache keeps its prefix id when the model file or the library is replaced.
+        """
+        digest = hashlib.blake2b(digest_size=32)
+        digest.update(len(self.scope).to_bytes(4, "little"))
+        digest.update(self.scope.encode())
+        digest.update(array("i", self.tokens).tobytes())
+        return digest.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+def common_length(a: Tokens, b: Tokens) -> int:
+    """How many leading tokens `a` and `b` share."""
+    end = min(len(a), len(b))
+    if a[:end] == b[:end]:
+        return end
+    low, high = 0, end  # a[:low] == b[:low]; a[:high] != b[:high]
+    while high - low > 1:
+        middle = (low + high) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low

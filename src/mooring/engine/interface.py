@@ -1,0 +1,198 @@
+"""What any engine offers: prompts to tokens, prefixes kept, generations as streams of events.
+
+The shape is messages: submit, events, cancel. So an engine may live in a thread, a child process or
+on another machine. Nothing here knows tiers, SQL or HTTP.
+"""
+
+from collections.abc import AsyncIterator, Callable, Collection
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from mooring.core.conversation import Conversation
+from mooring.core.prefix import Prefix, Tokens
+from mooring.core.usage import Usage
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """The loaded model, as far as the layers above need it."""
+
+    name: str
+    context_tokens: int
+    """The most tokens one request may hold, prompt and answer together."""
+    kv_bytes_per_token: int
+    fingerprint: str
+    """Equal exactly when stored KV bytes are interchangeable."""
+    random_weights: bool
+    """The model says of itself that its answers mean nothing."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How answers are drawn, in OpenAI's terms."""
+
+    max_tokens: int
+    temperature: float = 1.0
+    """0 is greedy."""
+    top_p: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    seed: int | None = None
+    """None draws a fresh seed; choice `i` uses `seed + i`."""
+    stop: tuple[str, ...] = ()
+    choices: int = 1
+    top_logprobs: int | None = None
+    """None reports no log probabilities; 0 those of the drawn tokens only."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One request for answers."""
+
+    prompt: Tokens
+    prefix: Prefix | None
+    """What may be reused; the engine uses the tokens it really shares with the prompt."""
+    sampling: Sampling
+
+
+class Source(StrEnum):
+    """Where the reused tokens came from."""
+
+    NONE = "none"
+    """Nothing was reused."""
+    RESIDENT = "resident"
+    """The prefix was in the KV buffer already."""
+    RAM = "ram"
+    DISK = "disk"
+    COMPUTED = "computed"
+    """The prefix was computed while the request waited for it."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Prompt tokens evaluated so far, of those that have to be."""
+
+    evaluated_tokens: int
+    total_tokens: int
+
+
+@dataclass(frozen=True)
+class Started:
+    """The prefix is attached; what remains of the prompt is about to be evaluated."""
+
+    cached_tokens: int
+    source: Source
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """One candidate at one position; `data` is the token's bytes."""
+
+    token: int
+    data: bytes
+    logprob: float
+
+
+@dataclass(frozen=True)
+class SampledToken:
+    """One drawn token with its log probability and the best alternatives, best first."""
+
+    drawn: TokenLogprob
+    top: tuple[TokenLogprob, ...]
+
+
+@dataclass(frozen=True)
+class Delta:
+    """New text of one choice: whole UTF-8 characters, never part of a stop string; may be empty."""
+
+    choice: int
+    text: str
+    logprobs: tuple[SampledToken, ...] = ()
+
+
+class FinishReason(StrEnum):
+    STOP = "stop"
+    """The model ended its turn, or a stop string appeared."""
+    LENGTH = "length"
+    """`max_tokens` were drawn."""
+
+
+@dataclass(frozen=True)
+class ChoiceFinished:
+    """One choice is complete."""
+
+    choice: int
+    reason: FinishReason
+    completion_tokens: int
+
+
+@dataclass(frozen=True)
+class Finished:
+    """All choices are complete; the last event."""
+
+    usage: Usage
+
+
+Event = Progress | Started | Delta | ChoiceFinished | Finished
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A prefix is durable."""
+
+    evaluated_tokens: int
+    """0 when it had been kept before, or someone else's prefill was joined."""
+
+
+class Engine(Protocol):
+    """Serves one model."""
+
+    @property
+    def model(self) -> ModelInfo: ...
+
+    @property
+    def failure(self) -> str | None:
+        """Why the engine can serve no more, or None while it can."""
+
+    def render(self, conversation: Conversation) -> Tokens:
+        """The whole prompt, ready for an answer. Blocking; safe from any thread.
+
+        Raises:
+            InvalidRequest: the chat template refuses these messages.
+        """
+
+    def stable_prefix(self, conversation: Conversation) -> Tokens:
+        """The tokens that any prompt continuing this conversation starts with. Blocking.
+
+        Raises:
+            InvalidRequest: the chat template refuses these messages.
+        """
+
+    async def keep(
+        self, prefix: Prefix, on_progress: Callable[[Progress], None] | None = None
+    ) -> Kept:
+        """Compute a prefix if it must be and make it durable; equal prefixes are computed once.
+
+        Raises:
+            StorageFull: there is no room to keep it.
+            EngineFailed: the native library failed.
+        """
+
+    async def release(self, prefix_id: str) -> None:
+        """Forget a prefix in all tiers. Generations that use it go on undisturbed."""
+
+    async def release_all_but(self, prefix_ids: Collection[str]) -> None:
+        """Forget whatever is kept and not named here."""
+
+    def generate(self, generation: Generation) -> AsyncIterator[Event]:
+        """Answer a prompt. Closing the iterator cancels the work.
+
+        Raises:
+            PromptTooLong: it can never fit.
+            Overloaded: the queue is full.
+            EngineFailed: the native library failed.
+        """
+
+    async def close(self) -> None:
+        """Stop; whatever runs fails with EngineFailed."""

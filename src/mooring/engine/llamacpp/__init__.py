@@ -1,0 +1,1 @@
+"""The embedded engine: llama.cpp behind a continuous-batching scheduler of our own."""

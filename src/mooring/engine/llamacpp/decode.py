@@ -1,0 +1,93 @@
+"""From logits to events: draws each choice's next token and says when it is complete."""
+
+from mooring.core.usage import Usage
+from mooring.engine.interface import (
+    ChoiceFinished,
+    Delta,
+    Finished,
+    FinishReason,
+    SampledToken,
+)
+from mooring.engine.llamacpp.binding import DecodeContext
+from mooring.engine.llamacpp.cells import Cells
+from mooring.engine.llamacpp.fill import Fill
+from mooring.engine.llamacpp.outbox import Outbox
+from mooring.engine.llamacpp.request import Choice, Request, Stage
+from mooring.engine.llamacpp.sampler import make_chain, report_logprobs
+from mooring.engine.llamacpp.text import TextStream
+from mooring.telemetry import Metrics
+
+
+class Decode:
+    """The choices of running requests."""
+
+    def __init__(
+        self, context: DecodeContext, cells: Cells, outbox: Outbox, metrics: Metrics
+    ) -> None:
+        self._context = context
+        self._cells = cells
+        self._outbox = outbox
+        self._metrics = metrics
+
+    def begin(self, request: Request, fill: Fill, row: int) -> None:
+        """The prompt is in its sequence: fork it into the choices and draw their first tokens.
+
+        All choices draw from the same logits; their sequences share the prompt's cells.
+        """
+        request.stage = Stage.DECODING
+        sampling = request.generation.sampling
+        for index in range(sampling.choices):
+            sequence = fill.sequence
+            if index > 0:
+                sequence = self._cells.take_id()
+                self._context.copy_sequence(fill.sequence, sequence, len(fill.tokens))
+            sampler = make_chain(
+                sampling, choice=index, vocabulary=self._context.model.vocab_size
+            )
+            text = TextStream(sampling.stop)
+            request.choices.append(Choice(index, sequence, sampler, text, len(fill.tokens)))
+        for choice in request.choices:
+            self.advance(request, choice, row)
+
+    def advance(self, request: Request, choice: Choice, row: int) -> None:
+        """Draw one token from the logits of `row` and send what text it completes."""
+        model, sampling = self._context.model, request.generation.sampling
+        token = choice.sampler.sample(self._context, row)
+        choice.pending = token
+        choice.drawn += 1
+        self._metrics.generated_tokens.inc()
+        logprobs: tuple[SampledToken, ...] = ()
+        if sampling.top_logprobs is not None:
+            logits = self._context.logits(row)
+            logprobs = (report_logprobs(model, logits, token, sampling.top_logprobs),)
+
+        text = ""
+        if model.ends_generation(token):
+            choice.finished = FinishReason.STOP
+        else:
+            text = choice.text.push(model.piece(token))
+            if choice.text.stopped:
+                choice.finished = FinishReason.STOP
+            elif choice.drawn == sampling.max_tokens:
+                choice.finished = FinishReason.LENGTH
+        if choice.finished is not None and not choice.text.stopped:
+            text += choice.text.finish()
+        if text or logprobs:
+            self._outbox.post(request.sink, Delta(choice.index, text, logprobs))
+        if choice.finished is not None:
+            self._finish_choice(request, choice, choice.finished)
+
+    def _finish_choice(self, request: Request, choice: Choice, reason: FinishReason) -> None:
+        self.free(choice)
+        self._outbox.post(request.sink, ChoiceFinished(choice.index, reason, choice.drawn))
+        if all(other.finished for other in request.choices):
+            drawn = sum(other.drawn for other in request.choices)
+            prompt_tokens = len(request.generation.prompt)
+            usage = Usage(prompt_tokens, request.cached_tokens, drawn)
+            self._outbox.post(request.sink, Finished(usage))
+
+    def free(self, choice: Choice) -> None:
+        """Give back the choice's sequence and sampler."""
+        self._context.cut_sequence(choice.sequence, 0)
+        self._cells.return_id(choice.sequence)
+        choice.sampler.close()

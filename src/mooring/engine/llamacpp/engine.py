@@ -1,0 +1,164 @@
+"""The embedded engine's face to asyncio: an Engine whose work happens on one decode thread."""
+
+import asyncio
+import dataclasses
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable, Collection
+
+from mooring.core.conversation import Conversation
+from mooring.core.errors import EngineFailed, MooringError, PromptTooLong
+from mooring.core.prefix import Prefix, Tokens
+from mooring.engine.interface import (
+    Event,
+    Finished,
+    Generation,
+    Kept,
+    ModelInfo,
+    Progress,
+)
+from mooring.engine.llamacpp.binding import DecodeContext, Model
+from mooring.engine.llamacpp.outbox import Mail
+from mooring.engine.llamacpp.request import Request, Ticket
+from mooring.engine.llamacpp.scheduler import Scheduler
+from mooring.engine.prompt import Prompter
+from mooring.kvstore.store import KvStore
+from mooring.telemetry import Metrics
+
+_log = logging.getLogger("mooring.engine")
+
+
+class LlamaEngine:
+    """Implements `mooring.engine.interface.Engine` over llama.cpp. Made and used in one event loop."""
+
+    def __init__(
+        self,
+        context: DecodeContext,
+        info: ModelInfo,
+        prompter: Prompter,
+        store: KvStore,
+        metrics: Metrics,
+        *,
+        max_queued: int,
+    ) -> None:
+        self._context = context
+        self._info = info
+        self._prompter = prompter
+        self._store = store
+        self._loop = asyncio.get_running_loop()
+        self._failure: str | None = None
+        self._scheduler = Scheduler(
+            context,
+            store,
+            metrics,
+            self._deliver,
+            kv_bytes_per_token=info.kv_bytes_per_token,
+            max_queued=max_queued,
+        )
+        self._thread = threading.Thread(target=self._work, name="mooring-decode", daemon=True)
+        self._thread.start()
+
+    @property
+    def model(self) -> ModelInfo:
+        return self._info
+
+    @property
+    def failure(self) -> str | None:
+        return self._failure
+
+    def render(self, conversation: Conversation) -> Tokens:
+        return self._prompter.render(conversation)
+
+    def stable_prefix(self, conversation: Conversation) -> Tokens:
+        return self._prompter.stable_prefix(conversation)
+
+    async def keep(
+        self, prefix: Prefix, on_progress: Callable[[Progress], None] | None = None
+    ) -> Kept:
+        mail: asyncio.Queue[Event | Kept | MooringError] = asyncio.Queue()
+        ticket = Ticket(prefix, mail.put_nowait)
+        self._check_alive()
+        self._scheduler.keep(ticket)
+        try:
+            while True:
+                match await mail.get():
+                    case Kept() as kept:
+                        return kept
+                    case MooringError() as error:
+                        raise error
+                    case Progress() as progress if on_progress is not None:
+                        on_progress(progress)
+        except asyncio.CancelledError:
+            self._scheduler.withdraw(ticket)
+            raise
+
+    async def release(self, prefix_id: str) -> None:
+        self._scheduler.release(prefix_id)
+
+    async def release_all_but(self, prefix_ids: Collection[str]) -> None:
+        self._scheduler.release_all_but(prefix_ids)
+
+    async def generate(self, generation: Generation) -> AsyncIterator[Event]:
+        mail: asyncio.Queue[Event | Kept | MooringError] = asyncio.Queue()
+        request = self._fitting(generation, mail.put_nowait)
+        self._check_alive()
+        self._scheduler.submit(request)
+        try:
+            while True:
+                event = await mail.get()
+                if isinstance(event, MooringError):
+                    raise event
+                assert not isinstance(event, Kept), "tickets have sinks of their own"
+                yield event
+                if isinstance(event, Finished):
+                    return
+        finally:
+            self._scheduler.cancel(request)  # does nothing to one that has ended
+
+    async def close(self) -> None:
+        self._scheduler.close()
+        await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self._store.close)
+        self._context.close()
+        self._context.model.close()
+
+    def _fitting(
+        self, generation: Generation, sink: Callable[[Event | Kept | MooringError], None]
+    ) -> Request:
+        """The request, without its prefix when both together could never be in the buffer."""
+        request = Request(generation, sink)
+        if self._scheduler.could_ever_hold(request):
+            return request
+        alone = Request(dataclasses.replace(generation, prefix=None), sink)
+        if self._scheduler.could_ever_hold(alone):
+            return alone
+        needed = alone.room
+        raise PromptTooLong(
+            f"the request needs {needed.cells} tokens of KV buffer and {needed.sequences} sequences;"
+            f" this server has {self._context.shape.cells} and {self._context.shape.sequences}:"
+            " lower max_tokens or n, or start it with more engine.cells"
+        )
+
+    def _check_alive(self) -> None:
+        if self._failure is not None:
+            raise EngineFailed(f"the engine has stopped: {self._failure}")
+
+    def _work(self) -> None:
+        try:
+            self._scheduler.run()
+        except Exception as error:  # the thread's last resort: say so and fail whoever waits
+            _log.exception("decode thread ended")
+            self._failure = f"{type(error).__name__}: {error}"
+            self._scheduler.fail_everything(EngineFailed(f"the engine has stopped: {self._failure}"))
+
+    def _deliver(self, mail: Mail) -> None:
+        """From the decode thread: hand a step's events to their sinks on the event loop."""
+        try:
+            self._loop.call_soon_threadsafe(_hand_over, mail)
+        except RuntimeError:
+            _log.debug("events dropped: the event loop has closed")
+
+
+def _hand_over(mail: Mail) -> None:
+    for sink, event in mail:
+        sink(event)

@@ -1,0 +1,140 @@
+"""From a model file to a running engine: loads, sizes the buffer, opens the store."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from mooring.config import EngineConfig, KvStoreConfig
+from mooring.core.errors import ModelUnreadable, StartRefused
+from mooring.engine.interface import ModelInfo
+from mooring.engine.llamacpp.binding import KV_TYPES, ContextShape, DecodeContext, Model
+from mooring.engine.llamacpp.engine import LlamaEngine
+from mooring.engine.llamacpp.fingerprint import fingerprint, hash_weights
+from mooring.engine.prompt import Prompter
+from mooring.engine.template import ChatTemplate
+from mooring.kvstore.codec import Rejection
+from mooring.kvstore.disk import DiskTier
+from mooring.kvstore.ram import RamTier
+from mooring.kvstore.store import KvStore
+from mooring.telemetry import Metrics
+
+_log = logging.getLogger("mooring.engine")
+_VALUE_BYTES = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32}
+assert _VALUE_BYTES.keys() == KV_TYPES.keys()
+_CELL_GRANULE = 256  # llama.cpp rounds the buffer up to this
+_MEMORY_SHARE = 0.25
+_RANDOM_WEIGHTS = "random weights"
+
+OnProgress = Callable[[str, float], None]
+"""Called with what is being done and the share of it that is done, 0.0 to 1.0."""
+
+
+async def load_engine(
+    model_path: Path,
+    name: str,
+    config: EngineConfig,
+    store_config: KvStoreConfig,
+    data_dir: Path,
+    metrics: Metrics,
+    on_progress: OnProgress = lambda _what, _share: None,
+) -> LlamaEngine:
+    """Load a GGUF and start its decode thread.
+
+    Raises:
+        ModelUnreadable: it cannot be loaded, has no chat template, or is of a family not served.
+        StartRefused: the configured context does not fit the configured cells.
+    """
+    model = await asyncio.to_thread(
+        Model,
+        model_path,
+        gpu_layers=config.gpu_layers,
+        on_progress=lambda share: on_progress("Loading the model", share),
+    )
+    template = _chat_template(model)
+    shape, context_tokens = _size(model, config)
+    weights_hash = await asyncio.to_thread(
+        hash_weights,
+        model_path,
+        data_dir / "weights.json",
+        on_progress=lambda share: on_progress("Fingerprinting the weights", share),
+    )
+    info = ModelInfo(
+        name=name,
+        context_tokens=context_tokens,
+        kv_bytes_per_token=_kv_bytes_per_token(model, config.kv_type),
+        fingerprint=fingerprint(weights_hash, shape),
+        random_weights=_RANDOM_WEIGHTS
+        in model.metadata.get("general.description", "").lower(),
+    )
+    context = await asyncio.to_thread(DecodeContext, model, shape)
+
+    def count_rejection(reason: Rejection) -> None:
+        metrics.rejected_kv.labels(reason.value).inc()
+
+    store = KvStore(
+        RamTier(store_config.ram_bytes),
+        DiskTier(data_dir / "kv", info.fingerprint, on_rejected=count_rejection),
+    )
+    _log.info(
+        "engine ready model=%s layers=%d context_tokens=%d cells=%d kv_bytes_per_token=%d"
+        " kv_type=%s flash_attention=%s threads=%d fingerprint=%s",
+        name,
+        model.layers,
+        context_tokens,
+        shape.cells,
+        info.kv_bytes_per_token,
+        shape.kv_type,
+        shape.flash_attention,
+        shape.threads,
+        info.fingerprint,
+    )
+    prompter = Prompter(template, model)
+    return LlamaEngine(context, info, prompter, store, metrics, max_queued=config.max_queued)
+
+
+def _chat_template(model: Model) -> ChatTemplate:
+    if (reason := model.unsupported_family()) is not None:
+        raise ModelUnreadable(f"{model.path} cannot be served: {reason}")
+    source = model.metadata.get("tokenizer.chat_template")
+    if not source:
+        raise ModelUnreadable(f"{model.path} has no chat template: use an instruct or chat model")
+    return ChatTemplate(
+        source, bos=model.special_text("bos"), eos=model.special_text("eos")
+    )
+
+
+def _size(model: Model, config: EngineConfig) -> tuple[ContextShape, int]:
+    """The buffer's shape and the most tokens of one request."""
+    wanted = config.context_tokens or model.trained_context_tokens
+    cells = config.cells
+    if cells is None:
+        kv_bytes = _kv_bytes_per_token(model, config.kv_type)
+        # Without flash attention the scores of a whole batch against every cell are in memory.
+        scores = 0 if config.flash_attention else 4 * config.batch_tokens * model.heads
+        affordable = int(_MEMORY_SHARE * _physical_memory_bytes() / (kv_bytes + scores))
+        cells = max(min(2 * wanted, affordable), 2 * _CELL_GRANULE)
+    cells = -(-cells // _CELL_GRANULE) * _CELL_GRANULE
+    if config.context_tokens is not None and config.context_tokens > cells:
+        raise StartRefused(
+            f"engine.context_tokens: {config.context_tokens} do not fit into {cells} cells;"
+            " lower it or raise engine.cells"
+        )
+    shape = ContextShape(
+        cells=cells,
+        sequences=config.sequences,
+        batch_tokens=max(config.batch_tokens, config.sequences),
+        kv_type=config.kv_type,
+        flash_attention=config.flash_attention,
+        threads=config.threads or os.cpu_count() or 1,
+    )
+    return shape, min(wanted, cells)
+
+
+def _kv_bytes_per_token(model: Model, kv_type: str) -> int:
+    return int(2 * model.layers * model.kv_width * _VALUE_BYTES[kv_type])
+
+
+def _physical_memory_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

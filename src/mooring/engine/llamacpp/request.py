@@ -1,0 +1,85 @@
+"""What clients ask of the scheduler: requests with their choices, and tickets for kept prefixes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from mooring.core.errors import MooringError
+from mooring.core.prefix import Prefix, common_length
+from mooring.engine.interface import Event, FinishReason, Generation, Kept, Source
+from mooring.engine.llamacpp.binding import SamplerChain
+from mooring.engine.llamacpp.cells import Room
+from mooring.engine.llamacpp.text import TextStream
+
+Sink = Callable[[Event | Kept | MooringError], None]
+"""Where a client's events go; called on the client's thread."""
+
+
+class Stage(Enum):
+    """Where a request stands."""
+
+    QUEUED = auto()
+    """No room is reserved yet."""
+    WAITING = auto()
+    """Admitted; its prefix is being computed."""
+    FILLING = auto()
+    """Its prompt is being evaluated."""
+    DECODING = auto()
+    """Its choices are being drawn."""
+    ENDED = auto()
+
+
+@dataclass(eq=False)
+class Choice:
+    """One answer of a request."""
+
+    index: int
+    sequence: int
+    sampler: SamplerChain
+    text: TextStream
+    position: int
+    """Where the next token goes: tokens in the sequence so far."""
+    pending: int | None = None
+    """The token drawn last, to be evaluated in the next step."""
+    drawn: int = 0
+    finished: FinishReason | None = None
+
+
+@dataclass(eq=False)
+class Request:
+    """A generation on its way through the engine."""
+
+    generation: Generation
+    sink: Sink
+    stage: Stage = Stage.QUEUED
+    source: Source = Source.NONE
+    cached_tokens: int = 0
+    evaluated_tokens: int = 0
+    choices: list[Choice] = field(default_factory=list)
+    reuse: int = field(init=False)
+    """Leading prompt tokens shared with the prefix: [0, reuse) are taken, [reuse, end) evaluated."""
+
+    def __post_init__(self) -> None:
+        prompt, prefix = self.generation.prompt, self.generation.prefix
+        shared = 0 if prefix is None else common_length(prompt, prefix.tokens)
+        self.reuse = min(shared, len(prompt) - 1)  # the last token's logits are needed
+
+    @property
+    def prefix(self) -> Prefix | None:
+        """What to reuse, if anything can be."""
+        return self.generation.prefix if self.reuse else None
+
+    @property
+    def room(self) -> Room:
+        """All it can need beside its prefix."""
+        sampling = self.generation.sampling
+        own = len(self.generation.prompt) - self.reuse
+        return Room(own + sampling.choices * sampling.max_tokens, sampling.choices)
+
+
+@dataclass(eq=False)
+class Ticket:
+    """Somebody waits for a prefix to be durable."""
+
+    prefix: Prefix
+    sink: Sink

@@ -1,0 +1,77 @@
+"""Where a model file comes from: a path, or a repository on Hugging Face."""
+
+import re
+from pathlib import Path
+
+import huggingface_hub
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from mooring.core.errors import ModelUnreadable
+
+_SPLIT = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
+_PREFERRED = ("q4_k_m", "q4_k_s", "q8_0", "f16")
+"""Common quantisations, the best bargain first."""
+
+
+def find_model(source: str) -> Path:
+    """The local path of `source`; `hf:owner/repo[:file.gguf]` is downloaded, with a progress bar.
+
+    Raises:
+        ModelUnreadable: there is no such file or repository, or it cannot be reached.
+    """
+    if not source.startswith("hf:"):
+        path = Path(source).expanduser()
+        if not path.is_file():
+            raise ModelUnreadable(f"no model file at {path} (a GGUF, or hf:owner/repo[:file.gguf])")
+        return path
+    repository, _, wanted = source.removeprefix("hf:").partition(":")
+    try:
+        files = huggingface_hub.list_repo_files(repository)
+        names = choose_files(files, wanted or None, repository)
+        paths = [Path(huggingface_hub.hf_hub_download(repository, name)) for name in names]
+    except HFValidationError as error:
+        raise ModelUnreadable(f"{source!r} is not hf:owner/repo[:file.gguf]: {error}") from error
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelUnreadable(f"cannot download {source}: {error}") from error
+    return paths[0]
+
+
+def choose_files(files: list[str], wanted: str | None, repository: str) -> list[str]:
+    """The files to download, the one to open first: all parts, when the model is split.
+
+    Raises:
+        ModelUnreadable: the repository has no such file, or several and none is preferred.
+    """
+    models = sorted(name for name in files if name.endswith(".gguf") and "mmproj" not in name)
+    if wanted is not None:
+        if wanted not in models:
+            raise ModelUnreadable(_unclear(f"{repository} has no {wanted}", models))
+        return _all_parts(wanted, models)
+    firsts = [name for name in models if _part(name) in (None, 1)]
+    if len(firsts) == 1:
+        return _all_parts(firsts[0], models)
+    for quantisation in _PREFERRED:
+        for name in firsts:
+            if quantisation in name.lower():
+                return _all_parts(name, models)
+    raise ModelUnreadable(_unclear(f"{repository}: say which file", models))
+
+
+def _part(name: str) -> int | None:
+    split = _SPLIT.search(name)
+    return int(split[1]) if split else None
+
+
+def _all_parts(first: str, models: list[str]) -> list[str]:
+    if (split := _SPLIT.search(first)) is None:
+        return [first]
+    stem, parts = first[: split.start()], split[2]
+    return [
+        name
+        for name in models
+        if (other := _SPLIT.search(name)) and name[: other.start()] == stem and other[2] == parts
+    ]
+
+
+def _unclear(problem: str, models: list[str]) -> str:
+    return f"{problem}; its GGUF files: {', '.join(models) or 'none'}"

@@ -1,0 +1,95 @@
+"""The model's own chat template: messages and tools to prompt text. Knows nothing of tokens."""
+
+import json
+from collections.abc import Mapping
+from datetime import date, datetime, time
+from typing import Any
+
+import jinja2
+from jinja2.ext import loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from mooring.core.conversation import Conversation, Message
+from mooring.core.errors import InvalidRequest, ModelUnreadable
+
+
+class ChatTemplate:
+    """A Jinja2 chat template, run in a sandbox: it came with the weights, from anybody."""
+
+    def __init__(self, source: str, *, bos: str, eos: str) -> None:
+        """Compile `source`; `bos` and `eos` are the special tokens' texts ("" when there is none).
+
+        Raises:
+            ModelUnreadable: the source is not a Jinja2 template.
+        """
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
+        )
+        environment.filters["tojson"] = _to_json
+        environment.globals["raise_exception"] = _raise_exception
+        try:
+            self._template = environment.from_string(source)
+        except jinja2.TemplateError as error:
+            raise ModelUnreadable(f"the model's chat template is broken: {error}") from error
+        self._special = {"bos_token": bos, "eos_token": eos}
+
+    def render(self, conversation: Conversation, *, for_answer: bool) -> str:
+        """Prompt text; `for_answer` ends it where the assistant's turn begins.
+
+        Raises:
+            InvalidRequest: the template refuses the messages, or fails on them.
+        """
+        try:
+            return self._template.render(
+                messages=[_for_template(message) for message in conversation.messages],
+                tools=[dict(tool) for tool in conversation.tools] or None,
+                add_generation_prompt=for_answer,
+                strftime_now=_frozen_strftime(conversation.today),
+                **self._special,
+            )
+        except (jinja2.TemplateError, TypeError, ValueError, KeyError, RecursionError) as error:
+            raise InvalidRequest(
+                f"the model's chat template refuses these messages: {error}", param="messages"
+            ) from error
+
+
+def _for_template(message: Message) -> dict[str, Any]:
+    """A message as templates expect it: text content as one string, call arguments as an object."""
+    shaped = dict(message)
+    shaped["content"] = _text(message.get("content"))
+    if message.get("tool_calls"):
+        shaped["tool_calls"] = [_call_for_template(call) for call in message["tool_calls"]]
+    return shaped
+
+
+def _text(content: object) -> str:
+    """OpenAI allows null, a string, or a list of text parts."""
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    assert isinstance(content, list), "the API layer admits nothing else"
+    return "".join(part["text"] for part in content)
+
+
+def _call_for_template(call: Mapping[str, Any]) -> dict[str, Any]:
+    function = dict(call["function"])
+    try:
+        function["arguments"] = json.loads(function["arguments"])
+    except (json.JSONDecodeError, TypeError):
+        pass  # a model may have written broken JSON; it goes back as the text it was
+    return {**call, "function": function}
+
+
+def _to_json(value: object, indent: int | None = None, **_: object) -> str:
+    """Unlike Jinja2's own, escapes nothing for HTML and keeps other scripts readable."""
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+def _raise_exception(message: str) -> None:
+    raise jinja2.TemplateError(message)
+
+
+def _frozen_strftime(today: date) -> Any:
+    midnight = datetime.combine(today, time())
+    return midnight.strftime

@@ -1,0 +1,123 @@
+"""The disk tier: one file an object, durable before `put` returns, read through a memory map."""
+
+import errno
+import logging
+import mmap
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+
+from mooring.core.errors import StorageFull
+from mooring.kvstore import codec
+from mooring.kvstore.codec import Description, Rejected, Rejection
+from mooring.kvstore.tier import KvObject
+
+_log = logging.getLogger("mooring.kvstore")
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_SUFFIX = ".kv"
+
+
+class DiskTier:
+    """Files under `root`, readable only by the model with this fingerprint."""
+
+    def __init__(
+        self,
+        root: Path,
+        fingerprint: str,
+        *,
+        on_rejected: Callable[[Rejection], None] = lambda _: None,
+    ) -> None:
+        """`on_rejected` hears of every file that failed its checks; such a file is deleted."""
+        self._root = root
+        self._fingerprint = fingerprint
+        self._on_rejected = on_rejected
+        root.mkdir(parents=True, exist_ok=True)
+        for unfinished in root.glob("*/*.tmp"):  # a crash between write and rename
+            unfinished.unlink(missing_ok=True)
+
+    def get(self, key: str) -> KvObject | None:
+        path = self._path(key)
+        try:
+            with path.open("rb") as file:
+                view = _map(file.fileno())
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            _log.warning("kv file unreadable key=%s error=%s", key, error)
+            return None
+        try:
+            description = codec.decode(
+                memoryview(view), fingerprint=self._fingerprint, key=key
+            )
+        except Rejected as rejected:
+            _log.warning("kv file rejected key=%s reason=%s", key, rejected.reason)
+            self._on_rejected(rejected.reason)
+            path.unlink(missing_ok=True)
+            return None
+        payload = np.frombuffer(view, np.uint8, offset=codec.PAYLOAD_START)  # keeps the map alive
+        return KvObject(description.tokens, payload)
+
+    def put(self, key: str, item: KvObject) -> None:
+        path = self._path(key)
+        unfinished = path.with_name(f"{key}.{uuid4().hex}.tmp")
+        description = Description(
+            fingerprint=self._fingerprint,
+            key=key,
+            tokens=item.tokens,
+            payload_bytes=item.size_bytes,
+            payload_checksum=codec.checksum(memoryview(item.payload)),
+        )
+        try:
+            path.parent.mkdir(exist_ok=True)
+            with unfinished.open("wb") as file:
+                file.write(codec.encode(description))
+                file.write(memoryview(item.payload))
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.rename(path)
+            _sync_directory(path.parent)
+            _sync_directory(self._root)
+        except OSError as error:
+            unfinished.unlink(missing_ok=True)
+            if error.errno in _NO_ROOM:
+                raise StorageFull(
+                    f"no room on disk to keep {item.size_bytes / 1e6:.1f} MB of KV state:"
+                    " delete caches or free space in the data directory"
+                ) from error
+            raise
+
+    def delete(self, key: str) -> None:
+        self._path(key).unlink(missing_ok=True)
+
+    def keys(self) -> set[str]:
+        return {path.stem for path in self._root.glob(f"*/*{_SUFFIX}")}
+
+    @property
+    def free_bytes(self) -> int:
+        return shutil.disk_usage(self._root).free
+
+    def _path(self, key: str) -> Path:
+        assert key.isalnum(), "a key is hex digits, so it never leaves the folder"
+        return self._root / key[:2] / f"{key}{_SUFFIX}"
+
+
+def _map(descriptor: int) -> mmap.mmap | bytes:
+    """A read-only map of a whole file; an empty file cannot be mapped and needs no map."""
+    if os.fstat(descriptor).st_size == 0:
+        return b""
+    view = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+    view.madvise(mmap.MADV_WILLNEED)
+    return view
+
+
+def _sync_directory(path: Path) -> None:
+    """Make a rename survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,87 @@
+"""The store: RAM before disk. Every call returns at once; slow work is a future to be polled."""
+
+from collections.abc import Collection
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from mooring.kvstore.disk import DiskTier
+from mooring.kvstore.ram import RamTier
+from mooring.kvstore.tier import KvObject
+
+
+@dataclass(frozen=True)
+class Found:
+    """An object, and the name of the tier it came from."""
+
+    item: KvObject
+    tier: str
+
+
+class KvStore:
+    """Write-through: an object goes to RAM at once and is kept when it is on disk."""
+
+    def __init__(self, ram: RamTier, disk: DiskTier) -> None:
+        self._ram = ram
+        self._disk = disk
+        self._readers = ThreadPoolExecutor(2, "mooring-kv-read")
+        # One writer: puts and deletes of a key happen in the order they were asked for.
+        self._writer = ThreadPoolExecutor(1, "mooring-kv-write")
+
+    def fetch(self, key: str) -> Future[Found | None]:
+        """The object from the nearest tier, verified; None when no tier has it whole."""
+        item = self._ram.get(key)
+        if item is None:
+            reading = self._readers.submit(self._read, key)
+            reading.add_done_callback(lambda read: self._promote(key, read))
+            return reading
+        done: Future[Found | None] = Future()
+        done.set_result(Found(item, "ram"))
+        return done
+
+    def keep(self, key: str, item: KvObject) -> Future[None]:
+        """Hold an object; the future completes when it is durable, or fails with StorageFull."""
+        self._ram.put(key, item)
+        return self._writer.submit(self._write, key, item)
+
+    def forget(self, key: str) -> Future[None]:
+        self._ram.delete(key)
+        return self._writer.submit(self._delete, key)
+
+    def forget_all_but(self, keys: Collection[str]) -> Future[None]:
+        kept = frozenset(keys)
+        return self._writer.submit(self._delete_all_but, kept)
+
+    def room_for(self, size_bytes: int) -> bool:
+        """Whether the disk looks able to take this much; the truth shows on writing."""
+        return self._disk.free_bytes > size_bytes
+
+    def close(self) -> None:
+        """Finish what was begun."""
+        self._readers.shutdown()
+        self._writer.shutdown()
+
+    def _read(self, key: str) -> Found | None:
+        item = self._disk.get(key)
+        return None if item is None else Found(item, "disk")
+
+    def _promote(self, key: str, read: Future[Found | None]) -> None:
+        """Copy into RAM on the reading thread, after the reader has its answer: it need not wait."""
+        if not read.cancelled() and read.exception() is None and (found := read.result()):
+            self._ram.put(key, KvObject(found.item.tokens, np.array(found.item.payload)))
+
+    def _write(self, key: str, item: KvObject) -> None:
+        try:
+            self._disk.put(key, item)
+        except BaseException:
+            self._ram.delete(key)  # so what RAM holds is on disk, or on its way there
+            raise
+
+    def _delete(self, key: str) -> None:
+        self._ram.delete(key)  # again: a promotion may have run since
+        self._disk.delete(key)
+
+    def _delete_all_but(self, kept: frozenset[str]) -> None:
+        for key in (self._ram.keys() | self._disk.keys()) - kept:
+            self._delete(key)

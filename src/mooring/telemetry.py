@@ -1,0 +1,62 @@
+"""What an operator sees: counters for /metrics, and log lines of `event key=value`."""
+
+import logging
+import sys
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+
+
+class Metrics:
+    """All of Mooring's metrics, in a registry of their own: two servers in a process do not mix."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.evaluated_tokens = Counter(
+            "mooring_prompt_tokens_evaluated",
+            "Prompt tokens the engine computed, for a request or to keep a prefix",
+            ["purpose"],
+            registry=self.registry,
+        )
+        self.cached_tokens = Counter(
+            "mooring_prompt_tokens_cached",
+            "Prompt tokens that requests took from a kept prefix, by where it was found",
+            ["source"],
+            registry=self.registry,
+        )
+        self.generated_tokens = Counter(
+            "mooring_completion_tokens", "Tokens drawn", registry=self.registry
+        )
+        self.rejected_kv = Counter(
+            "mooring_kv_rejected",
+            "Stored KV bytes that failed a check and were not used",
+            ["reason"],
+            registry=self.registry,
+        )
+        self.recomputed_prefixes = Counter(
+            "mooring_prefix_recomputed",
+            "Kept prefixes that a request found gone and that were computed again",
+            registry=self.registry,
+        )
+        self.queued_requests = Gauge(
+            "mooring_requests_queued", "Requests waiting for room", registry=self.registry
+        )
+        self.running_requests = Gauge(
+            "mooring_requests_running", "Requests in the engine", registry=self.registry
+        )
+        self.cells_used = Gauge(
+            "mooring_kv_cells_used", "KV cells reserved, of the buffer's", registry=self.registry
+        )
+
+    def render(self) -> bytes:
+        """The text exposition format of Prometheus."""
+        return generate_latest(self.registry)
+
+
+def configure_logging(level: str = "INFO") -> None:
+    """One line an event on stderr: time, level, part, then `event key=value ...`."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s %(message)s"))
+    root = logging.getLogger("mooring")
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    root.propagate = False
