@@ -14,8 +14,16 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
-
 _F32 = np.dtype(np.float32)
+_GAIN = {
+    "token_embd": 1.0,
+    "output": 4.0,
+    "attn_q": 2.5,
+    "attn_k": 2.5,
+    "attn_v": 2.0,
+    "attn_output": 2.0,
+}
+"""Spread the logits, so that argmax is well defined, and let what stands far away decide them."""
 
 
 @dataclass(frozen=True)
@@ -166,12 +174,14 @@ def _tensor_shapes(shape: ModelShape, vocabulary: int) -> dict[str, tuple[int, .
 def _random_tensor(
     random: np.random.Generator, name: str, dimensions: tuple[int, ...]
 ) -> NDArray[np.float32]:
-    """Scaled so that activations keep their size and the logits spread: argmax is then well defined."""
+    """Scaled by the input's width, so that activations keep their size from layer to layer."""
     if name.endswith("norm.weight"):
         return np.ones(dimensions, np.float32)
     values = random.standard_normal(dimensions, np.float32)
-    scale = 0.1 if name.endswith("bias") else dimensions[-1] ** -0.5
-    return values * np.float32(4 * scale if name in ("token_embd.weight", "output.weight") else scale)
+    if name.endswith("bias"):
+        return values * np.float32(0.1)
+    part = name.removesuffix(".weight").rpartition(".")[2]
+    return values * np.float32(_GAIN.get(part, 1.0) * dimensions[-1] ** -0.5)
 
 
 def _stored_type(
@@ -179,4 +189,3 @@ def _stored_type(
 ) -> gguf.GGMLQuantizationType:
     """Vectors stay f32, as llama.cpp expects; matrices take the requested type."""
     return gguf.GGMLQuantizationType.F32 if len(dimensions) == 1 else weights
-

@@ -35,8 +35,7 @@ def train_vocabulary(text: str) -> Vocabulary:
     return Vocabulary(
         tokens=tokens,
         types=[
-            gguf.TokenType.CONTROL if token in CONTROL else gguf.TokenType.NORMAL
-            for token in tokens
+            gguf.TokenType.CONTROL if token in CONTROL else gguf.TokenType.NORMAL for token in tokens
         ],
         merges=Path(merges).read_text("utf-8").splitlines()[1:],
         eos=tokens.index("<|im_end|>"),

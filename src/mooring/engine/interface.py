@@ -4,7 +4,7 @@ The shape is messages: submit, events, cancel. So an engine may live in a thread
 on another machine. Nothing here knows tiers, SQL or HTTP.
 """
 
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncGenerator, Callable, Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -169,9 +169,7 @@ class Engine(Protocol):
             InvalidRequest: the chat template refuses these messages.
         """
 
-    async def keep(
-        self, prefix: Prefix, on_progress: Callable[[Progress], None] | None = None
-    ) -> Kept:
+    async def keep(self, prefix: Prefix, on_progress: Callable[[Progress], None] | None = None) -> Kept:
         """Compute a prefix if it must be and make it durable; equal prefixes are computed once.
 
         Raises:
@@ -185,8 +183,8 @@ class Engine(Protocol):
     async def release_all_but(self, prefix_ids: Collection[str]) -> None:
         """Forget whatever is kept and not named here."""
 
-    def generate(self, generation: Generation) -> AsyncIterator[Event]:
-        """Answer a prompt. Closing the iterator cancels the work.
+    def generate(self, generation: Generation) -> AsyncGenerator[Event]:
+        """Answer a prompt. Closing the generator cancels the work.
 
         Raises:
             PromptTooLong: it can never fit.

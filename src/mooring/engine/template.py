@@ -1,5 +1,6 @@
 """The model's own chat template: messages and tools to prompt text. Knows nothing of tokens."""
 
+import contextlib
 import json
 from collections.abc import Mapping
 from datetime import date, datetime, time
@@ -74,10 +75,9 @@ def _text(content: object) -> str:
 
 def _call_for_template(call: Mapping[str, Any]) -> dict[str, Any]:
     function = dict(call["function"])
-    try:
+    # A model may have written broken JSON; that goes back as the text it was.
+    with contextlib.suppress(json.JSONDecodeError, TypeError):
         function["arguments"] = json.loads(function["arguments"])
-    except (json.JSONDecodeError, TypeError):
-        pass  # a model may have written broken JSON; it goes back as the text it was
     return {**call, "function": function}
 
 

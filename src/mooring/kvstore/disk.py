@@ -50,9 +50,7 @@ class DiskTier:
             _log.warning("kv file unreadable key=%s error=%s", key, error)
             return None
         try:
-            description = codec.decode(
-                memoryview(view), fingerprint=self._fingerprint, key=key
-            )
+            description = codec.decode(memoryview(view), fingerprint=self._fingerprint, key=key)
         except Rejected as rejected:
             _log.warning("kv file rejected key=%s reason=%s", key, rejected.reason)
             self._on_rejected(rejected.reason)
@@ -69,13 +67,13 @@ class DiskTier:
             key=key,
             tokens=item.tokens,
             payload_bytes=item.size_bytes,
-            payload_checksum=codec.checksum(memoryview(item.payload)),
+            payload_checksum=codec.checksum(item.payload.data),
         )
         try:
             path.parent.mkdir(exist_ok=True)
             with unfinished.open("wb") as file:
                 file.write(codec.encode(description))
-                file.write(memoryview(item.payload))
+                file.write(item.payload.data)
                 file.flush()
                 os.fsync(file.fileno())
             unfinished.rename(path)

@@ -140,7 +140,7 @@ class Model:
         token = read(self.vocab)
         if token < 0:
             return ""
-        return lib.llama_vocab_get_text(self.vocab, token).decode(errors="replace")
+        return str(lib.llama_vocab_get_text(self.vocab, token).decode(errors="replace"))
 
     @property
     def adds_bos(self) -> bool:
@@ -202,8 +202,8 @@ class DecodeContext:
         if not self._handle:
             raise ModelUnreadable(
                 f"llama.cpp cannot make a context of {shape.cells} cells with {shape.kv_type} KV and"
-                f" flash attention {'on' if shape.flash_attention else 'off'} (quantised KV needs it on);"
-                " lower engine.cells or change engine.kv_type"
+                f" flash attention {'on' if shape.flash_attention else 'off'}: quantised KV needs it on;"
+                " otherwise lower engine.cells"
             )
         self._memory = lib.llama_get_memory(self._handle)
         self._abort = ctypes.create_string_buffer(2)

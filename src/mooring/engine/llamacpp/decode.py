@@ -21,9 +21,7 @@ from mooring.telemetry import Metrics
 class Decode:
     """The choices of running requests."""
 
-    def __init__(
-        self, context: DecodeContext, cells: Cells, outbox: Outbox, metrics: Metrics
-    ) -> None:
+    def __init__(self, context: DecodeContext, cells: Cells, outbox: Outbox, metrics: Metrics) -> None:
         self._context = context
         self._cells = cells
         self._outbox = outbox
@@ -41,9 +39,7 @@ class Decode:
             if index > 0:
                 sequence = self._cells.take_id()
                 self._context.copy_sequence(fill.sequence, sequence, len(fill.tokens))
-            sampler = make_chain(
-                sampling, choice=index, vocabulary=self._context.model.vocab_size
-            )
+            sampler = make_chain(sampling, choice=index, vocabulary=self._context.model.vocab_size)
             text = TextStream(sampling.stop)
             request.choices.append(Choice(index, sequence, sampler, text, len(fill.tokens)))
         for choice in request.choices:

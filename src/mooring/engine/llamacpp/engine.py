@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncGenerator, Callable, Collection
 
 from mooring.core.conversation import Conversation
 from mooring.core.errors import EngineFailed, MooringError, PromptTooLong
@@ -17,7 +17,7 @@ from mooring.engine.interface import (
     ModelInfo,
     Progress,
 )
-from mooring.engine.llamacpp.binding import DecodeContext, Model
+from mooring.engine.llamacpp.binding import DecodeContext
 from mooring.engine.llamacpp.outbox import Mail
 from mooring.engine.llamacpp.request import Request, Ticket
 from mooring.engine.llamacpp.scheduler import Scheduler
@@ -72,9 +72,7 @@ class LlamaEngine:
     def stable_prefix(self, conversation: Conversation) -> Tokens:
         return self._prompter.stable_prefix(conversation)
 
-    async def keep(
-        self, prefix: Prefix, on_progress: Callable[[Progress], None] | None = None
-    ) -> Kept:
+    async def keep(self, prefix: Prefix, on_progress: Callable[[Progress], None] | None = None) -> Kept:
         mail: asyncio.Queue[Event | Kept | MooringError] = asyncio.Queue()
         ticket = Ticket(prefix, mail.put_nowait)
         self._check_alive()
@@ -98,7 +96,7 @@ class LlamaEngine:
     async def release_all_but(self, prefix_ids: Collection[str]) -> None:
         self._scheduler.release_all_but(prefix_ids)
 
-    async def generate(self, generation: Generation) -> AsyncIterator[Event]:
+    async def generate(self, generation: Generation) -> AsyncGenerator[Event]:
         mail: asyncio.Queue[Event | Kept | MooringError] = asyncio.Queue()
         request = self._fitting(generation, mail.put_nowait)
         self._check_alive()
@@ -146,7 +144,7 @@ class LlamaEngine:
     def _work(self) -> None:
         try:
             self._scheduler.run()
-        except Exception as error:  # the thread's last resort: say so and fail whoever waits
+        except Exception as error:  # noqa: BLE001 - the thread's last resort: say so and fail whoever waits
             _log.exception("decode thread ended")
             self._failure = f"{type(error).__name__}: {error}"
             self._scheduler.fail_everything(EngineFailed(f"the engine has stopped: {self._failure}"))

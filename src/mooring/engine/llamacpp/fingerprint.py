@@ -24,9 +24,7 @@ def fingerprint(weights_hash: str, shape: ContextShape) -> str:
     return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
 
 
-def hash_weights(
-    path: Path, memory: Path, *, on_progress: Callable[[float], None] | None = None
-) -> str:
+def hash_weights(path: Path, memory: Path, *, on_progress: Callable[[float], None] | None = None) -> str:
     """The hash of a model file. Reading 40 GB takes a while, so `memory` remembers it.
 
     What is remembered counts only while the file's path, size and modification time are the same.

@@ -65,8 +65,7 @@ async def load_engine(
         context_tokens=context_tokens,
         kv_bytes_per_token=_kv_bytes_per_token(model, config.kv_type),
         fingerprint=fingerprint(weights_hash, shape),
-        random_weights=_RANDOM_WEIGHTS
-        in model.metadata.get("general.description", "").lower(),
+        random_weights=_RANDOM_WEIGHTS in model.metadata.get("general.description", "").lower(),
     )
     context = await asyncio.to_thread(DecodeContext, model, shape)
 
@@ -100,9 +99,7 @@ def _chat_template(model: Model) -> ChatTemplate:
     source = model.metadata.get("tokenizer.chat_template")
     if not source:
         raise ModelUnreadable(f"{model.path} has no chat template: use an instruct or chat model")
-    return ChatTemplate(
-        source, bos=model.special_text("bos"), eos=model.special_text("eos")
-    )
+    return ChatTemplate(source, bos=model.special_text("bos"), eos=model.special_text("eos"))
 
 
 def _size(model: Model, config: EngineConfig) -> tuple[ContextShape, int]:

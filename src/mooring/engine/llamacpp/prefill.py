@@ -92,9 +92,7 @@ class Prefill:
     @property
     def idle(self) -> bool:
         """Nothing is being fetched or saved."""
-        return not self._saves and all(
-            entry.stage is not Stage.FETCHING for entry in self._entries
-        )
+        return not self._saves and all(entry.stage is not Stage.FETCHING for entry in self._entries)
 
     def _entry(self, prefix: Prefix) -> Entry:
         entry = self._by_id.get(prefix.id)
@@ -263,8 +261,10 @@ class Prefill:
 
     def fail_tickets(self, error: MooringError) -> None:
         """The engine ends: nobody will be answered any more."""
-        for holder in (*self._entries, *self._saves.values()):
-            self._fail(holder.tickets, error)
+        for entry in self._entries:
+            self._fail(entry.tickets, error)
+        for save in self._saves.values():
+            self._fail(save.tickets, error)
 
     def abandon(self, entry: Entry, error: MooringError) -> None:
         """The native library failed on this prefix: fail its tickets and forget it."""
@@ -324,8 +324,9 @@ class Prefill:
                 self._outbox.post(ticket.sink, Kept(len(entry.prefix) if paid else 0))
             return
         _log.error("prefix not saved prefix=%s error=%s", entry.prefix.id[:12], error)
-        full = isinstance(error, StorageFull)
-        self._fail(save.tickets, error if full else EngineFailed(f"the cache was not saved: {error}"))
+        if not isinstance(error, StorageFull):
+            error = EngineFailed(f"the cache was not saved: {error}")
+        self._fail(save.tickets, error)
 
     def _fail(self, tickets: list[Ticket], error: MooringError) -> None:
         for ticket in tickets:

@@ -35,9 +35,7 @@ def make_chain(sampling: Sampling, *, choice: int, vocabulary: int) -> SamplerCh
     return chain
 
 
-def report_logprobs(
-    model: Model, logits: NDArray[np.float32], drawn: int, top: int
-) -> SampledToken:
+def report_logprobs(model: Model, logits: NDArray[np.float32], drawn: int, top: int) -> SampledToken:
     """Log probabilities of the drawn token and of the `top` best, from logits of shape [vocab].
 
     They are the model's own, before penalties and temperature.

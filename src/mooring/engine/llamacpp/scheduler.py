@@ -185,9 +185,7 @@ class Scheduler:
             for choice in request.choices:
                 if choice.finished is None:
                     assert choice.pending is not None
-                    row = batch.add(
-                        [choice.pending], choice.position, choice.sequence, logits=True
-                    )
+                    row = batch.add([choice.pending], choice.position, choice.sequence, logits=True)
                     rows.append(_DrawRow(request, choice, row))
         for fill in self._prefill.fills:
             count = min(fill.remaining, batch.room)
@@ -252,7 +250,7 @@ class Scheduler:
     def _watchers(owner: Request | Entry) -> list[Sink]:
         if isinstance(owner, Request):
             return [owner.sink]
-        return [watcher.sink for watcher in (*owner.tickets, *owner.waiting)]
+        return [ticket.sink for ticket in owner.tickets] + [request.sink for request in owner.waiting]
 
     def _report(self) -> None:
         self._metrics.queued_requests.set(len(self._queue))

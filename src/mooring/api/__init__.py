@@ -1,0 +1,1 @@
+"""Dialects: bytes to core types and back. No decisions are taken here."""

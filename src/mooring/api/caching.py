@@ -1,0 +1,110 @@
+"""Moonshot's context caching: `/v1/caching` (spec/moonshot.md, sections 1 and 2)."""
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from mooring.api.messages import ChatMessage, ToolDeclaration
+from mooring.core.context import CacheObject
+from mooring.core.errors import InvalidRequest
+from mooring.registry.caches import Page
+from mooring.service.contexts import Contexts, NewCache
+
+_FAR_FUTURE = 1 << 40  # seconds; beyond it lies no date
+
+MetadataKey = Annotated[str, Field(min_length=1, max_length=64)]
+MetadataValue = Annotated[str, Field(max_length=512)]
+
+
+class CreateBody(BaseModel):
+    """What `POST /v1/caching` takes."""
+
+    model_config = ConfigDict(strict=True)
+
+    model: str
+    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    tools: list[ToolDeclaration] | None = None
+    name: Annotated[str, Field(max_length=256)] = ""
+    description: Annotated[str, Field(max_length=512)] = ""
+    metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] | None = None
+    ttl: Annotated[int, Field(ge=1, le=_FAR_FUTURE)] | None = None
+    expired_at: Annotated[int, Field(ge=0, le=_FAR_FUTURE)] | None = None
+    tags: list[str] | None = None
+
+    def to_new_cache(self) -> NewCache:
+        """Raises InvalidRequest."""
+        for index, message in enumerate(self.messages):
+            if message.role == "cache":
+                raise InvalidRequest(
+                    f"messages[{index}].role: a cache cannot contain another one",
+                    param=f"messages[{index}].role",
+                )
+        if self.tags:
+            raise InvalidRequest("tags: not supported by this version", param="tags")
+        return NewCache(
+            model=self.model,
+            messages=tuple(message.as_sent() for message in self.messages),
+            tools=tuple(tool.as_sent() for tool in self.tools or []),
+            name=self.name,
+            description=self.description,
+            metadata=self.metadata,
+            ttl_s=self.ttl,
+            expired_at=self.expired_at,
+        )
+
+
+def router(contexts: Contexts, tenant_of: Callable[[Request], str]) -> APIRouter:
+    routes = APIRouter(prefix="/v1/caching", tags=["caching"])
+    Tenant = Annotated[str, Depends(tenant_of)]
+
+    @routes.post("")
+    async def create(tenant: Tenant, body: CreateBody) -> dict[str, Any]:
+        """Keep messages (and tools) as a cache. Answers at once, `pending`; never waits."""
+        return to_wire(await contexts.create(tenant, body.to_new_cache()))
+
+    @routes.get("")
+    async def list_caches(
+        tenant: Tenant,
+        limit: Annotated[int, Query(ge=1, le=100)] = 20,
+        order: Literal["asc", "desc"] = "desc",
+        after: str | None = None,
+        before: str | None = None,
+    ) -> dict[str, Any]:
+        """The caches by creation time."""
+        page = Page(limit, newest_first=order == "desc", after=after, before=before)
+        found = await contexts.list(tenant, page)
+        return {"object": "list", "data": [to_wire(cache) for cache in found]}
+
+    @routes.get("/{cache_id}")
+    async def retrieve(tenant: Tenant, cache_id: str) -> dict[str, Any]:
+        return to_wire(await contexts.get(tenant, cache_id))
+
+    @routes.delete("/{cache_id}")
+    async def delete(tenant: Tenant, cache_id: str) -> dict[str, Any]:
+        await contexts.delete(tenant, cache_id)
+        return {"deleted": True, "id": cache_id, "object": "context_cache_object.deleted"}
+
+    return routes
+
+
+def to_wire(cache: CacheObject) -> dict[str, Any]:
+    """The cache object (spec/moonshot.md, section 1)."""
+    wire: dict[str, Any] = {
+        "id": cache.id,
+        "object": "context_cache_object",
+        "model": cache.model,
+        "messages": list(cache.messages),
+        "tools": list(cache.tools),
+        "name": cache.name,
+        "description": cache.description,
+        "metadata": cache.metadata,
+        "created_at": cache.created_at,
+        "expired_at": cache.expired_at,
+        "status": cache.status.value,
+        "tokens": cache.tokens,
+    }
+    if cache.failure is not None:
+        wire["error"] = {"type": cache.failure.type, "message": cache.failure.message}
+    return wire

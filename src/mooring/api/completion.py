@@ -1,0 +1,125 @@
+"""The engine's events as OpenAI's completion objects, whole or chunk by chunk."""
+
+import secrets
+import string
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mooring.core.usage import Usage
+from mooring.engine.interface import (
+    ChoiceFinished,
+    Delta,
+    Event,
+    Finished,
+    SampledToken,
+    TokenLogprob,
+)
+from mooring.service.chat import Answer
+
+_ID_ALPHABET = string.ascii_letters + string.digits
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """What all chunks of a completion share."""
+
+    model: str
+    """As the client named it."""
+    fingerprint: str
+    id: str = field(
+        default_factory=lambda: "chatcmpl-" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(24))
+    )
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def wrap(self, kind: str, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": self.created,
+            "model": self.model,
+            "system_fingerprint": f"fp_{self.fingerprint[:10]}",
+            "choices": choices,
+        } | more
+
+
+async def chunks(
+    envelope: Envelope, answer: Answer, choices: int, *, include_usage: bool
+) -> AsyncIterator[dict[str, Any]]:
+    """`chat.completion.chunk` objects; each choice's last one carries that choice's usage."""
+
+    def chunk(choice: int, delta: dict[str, Any], **more: Any) -> dict[str, Any]:
+        entry = {"index": choice, "delta": delta, "finish_reason": None} | more
+        return envelope.wrap("chat.completion.chunk", [entry])
+
+    for choice in range(choices):
+        yield chunk(choice, {"role": "assistant", "content": ""})
+    async for event in answer.events:
+        match event:
+            case Delta(choice, text, logprobs):
+                more = {"logprobs": logprobs_to_wire(logprobs)} if logprobs else {}
+                yield chunk(choice, {"content": text}, **more)
+            case ChoiceFinished(choice, reason, drawn):
+                usage = Usage(answer.prompt_tokens, answer.cached_tokens, drawn)
+                yield chunk(choice, {}, finish_reason=reason.value, usage=usage_to_wire(usage))
+            case Finished(usage) if include_usage:
+                wire = usage_to_wire(usage)
+                yield envelope.wrap("chat.completion.chunk", [], usage=wire)
+
+
+async def collect(envelope: Envelope, events: AsyncIterator[Event], choices: int) -> dict[str, Any]:
+    """The whole `chat.completion`."""
+    texts = [""] * choices
+    logprobs: list[list[SampledToken]] = [[] for _ in range(choices)]
+    reasons: dict[int, str] = {}
+    usage = None
+    async for event in events:
+        match event:
+            case Delta(choice, text, tokens):
+                texts[choice] += text
+                logprobs[choice] += tokens
+            case ChoiceFinished(choice, reason, _):
+                reasons[choice] = reason.value
+            case Finished(counted):
+                usage = counted
+    assert usage is not None, "a stream ends with Finished, or raises"
+    entries = [
+        {
+            "index": choice,
+            "message": {"role": "assistant", "content": texts[choice], "refusal": None},
+            "logprobs": logprobs_to_wire(logprobs[choice]) if logprobs[choice] else None,
+            "finish_reason": reasons[choice],
+        }
+        for choice in range(choices)
+    ]
+    return envelope.wrap("chat.completion", entries, usage=usage_to_wire(usage))
+
+
+def usage_to_wire(usage: Usage) -> dict[str, Any]:
+    """Moonshot's `cached_tokens` and OpenAI's `prompt_tokens_details`, the same number twice."""
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.total_tokens,
+        "cached_tokens": usage.cached_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+    }
+
+
+def logprobs_to_wire(tokens: Sequence[SampledToken]) -> dict[str, Any]:
+    return {
+        "content": [
+            _logprob(token.drawn) | {"top_logprobs": [_logprob(other) for other in token.top]}
+            for token in tokens
+        ],
+        "refusal": None,
+    }
+
+
+def _logprob(token: TokenLogprob) -> dict[str, Any]:
+    return {
+        "token": token.data.decode(errors="replace"),
+        "logprob": token.logprob,
+        "bytes": list(token.data),
+    }

@@ -1,0 +1,98 @@
+"""Every error as the one error object (spec/moonshot.md, section 5), by one table."""
+
+import logging
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from mooring.core import errors
+
+_log = logging.getLogger("mooring.api")
+
+# The first class that an error is an instance of decides: (status, type, code).
+_TABLE: list[tuple[type[Exception], tuple[int, str, str | None]]] = [
+    (errors.PromptTooLong, (400, "invalid_request_error", "context_length_exceeded")),
+    (errors.ContextExpired, (400, "invalid_request_error", "cache_expired")),
+    (errors.ContextFailed, (400, "invalid_request_error", "cache_failed")),
+    (errors.InvalidRequest, (400, "invalid_request_error", None)),
+    (errors.AuthenticationFailed, (401, "incorrect_api_key_error", "invalid_api_key")),
+    (errors.ContextNotFound, (404, "resource_not_found_error", "cache_not_found")),
+    (errors.ModelNotFound, (404, "resource_not_found_error", "model_not_found")),
+    (errors.NotFound, (404, "resource_not_found_error", None)),
+    (errors.StorageFull, (429, "engine_overloaded_error", "storage_full")),
+    (errors.Overloaded, (429, "engine_overloaded_error", None)),
+    (Exception, (500, "server_error", None)),
+]
+_RETRY_AFTER_S = {"storage_full": "30", None: "1"}
+_HTTP_TYPES = {404: "resource_not_found_error", 405: "invalid_request_error"}
+
+
+def install(app: FastAPI) -> None:
+    """Give every error, FastAPI's own included, the same shape."""
+    app.add_exception_handler(errors.MooringError, _on_our_error)
+    app.add_exception_handler(RequestValidationError, _on_bad_shape)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(Exception, _on_surprise)
+
+
+def error_object(error: Exception) -> dict[str, Any]:
+    """The body for an error, also sent inside a stream that has begun."""
+    _status, kind, code = _row(error)
+    if isinstance(error, errors.MooringError):
+        return _body(kind, error.message, code, error.param)
+    return _body(kind, "the server made a mistake; its log has the details", code, None)
+
+
+def _row(error: Exception) -> tuple[int, str, str | None]:
+    return next(row for kind, row in _TABLE if isinstance(error, kind))
+
+
+def _body(kind: str, message: str, code: str | None, param: str | None) -> dict[str, Any]:
+    return {"error": {"type": kind, "message": message, "code": code, "param": param}}
+
+
+async def _on_our_error(_: Request, error: Exception) -> JSONResponse:
+    status, _kind, code = _row(error)
+    headers = {"Retry-After": _RETRY_AFTER_S[code]} if status == 429 else None
+    return JSONResponse(error_object(error), status, headers)
+
+
+async def _on_bad_shape(_: Request, error: Exception) -> JSONResponse:
+    """FastAPI's 422, as the 400 that this API's clients expect."""
+    assert isinstance(error, RequestValidationError)
+    fault = error.errors()[0]
+    if fault["type"] == "json_invalid":
+        message = f"the body is not JSON: {fault.get('ctx', {}).get('error', fault['msg'])}"
+        return JSONResponse(_body("invalid_request_error", message, None, None), 400)
+    field = _field(fault["loc"])
+    where = f"{field}: " if field else "the body: "
+    return JSONResponse(_body("invalid_request_error", where + fault["msg"], None, field or None), 400)
+
+
+def _field(location: tuple[int | str, ...]) -> str:
+    """`messages[2].content` from ("body", "messages", 2, "content", <pydantic's branch>)."""
+    field = ""
+    for step in location[1:]:
+        if isinstance(step, int):
+            field += f"[{step}]"
+        elif step.isidentifier() and step not in _UNION_BRANCHES:
+            field += f".{step}" if field else step
+    return field
+
+
+_UNION_BRANCHES = {"str", "list", "int", "bool", "float", "dict"}
+
+
+async def _on_http_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    kind = _HTTP_TYPES.get(error.status_code, "invalid_request_error")
+    message = f"no such path or method here ({error.detail})"
+    return JSONResponse(_body(kind, message, None, None), error.status_code, error.headers)
+
+
+async def _on_surprise(request: Request, error: Exception) -> JSONResponse:
+    _log.error("request failed path=%s", request.url.path, exc_info=error)
+    return JSONResponse(error_object(error), 500)

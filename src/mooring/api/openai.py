@@ -1,0 +1,164 @@
+"""OpenAI's chat completions and models, with Moonshot's cache message (spec/moonshot.md, 3 and 4)."""
+
+import logging
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from mooring.api.cache_role import split_cache_message
+from mooring.api.completion import Envelope, chunks, collect
+from mooring.api.messages import ChatMessage, ToolDeclaration
+from mooring.api.stream import ClientGone, EventStream, until_gone
+from mooring.config import ChatConfig
+from mooring.core.errors import InvalidRequest
+from mooring.engine.interface import Sampling
+from mooring.service.chat import Answer, Chat, ChatRequest
+from mooring.service.models import Models
+
+_log = logging.getLogger("mooring.api")
+_CLIENT_CLOSED_REQUEST = 499
+_NEARLY_GREEDY = 0.01
+
+StopString = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class StreamOptions(BaseModel):
+    include_usage: bool = False
+
+
+class ChatBody(BaseModel):
+    """What `POST /v1/chat/completions` takes. Fields it does not name are ignored."""
+
+    model_config = ConfigDict(strict=True)
+
+    model: str
+    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    tools: list[ToolDeclaration] | None = None
+    tool_choice: Any = None
+    response_format: dict[str, Any] | None = None
+    logit_bias: dict[str, float] | None = None
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    n: Annotated[int, Field(ge=1, le=16)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    stop: StopString | Annotated[list[StopString], Field(max_length=16)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+
+    def to_request(self, config: ChatConfig) -> ChatRequest:
+        """Raises InvalidRequest."""
+        self._refuse_unsupported()
+        tools_sent = "tools" in self.model_fields_set
+        cache, messages = split_cache_message(self.messages, tools_sent=tools_sent)
+        if cache is not None and not messages:
+            raise InvalidRequest("messages: a message must follow the cache message", param="messages")
+        return ChatRequest(
+            model=self.model,
+            messages=tuple(message.as_sent() for message in messages),
+            tools=tuple(tool.as_sent() for tool in self.tools or []),
+            sampling=self._sampling(config),
+            cache=cache,
+        )
+
+    def _sampling(self, config: ChatConfig) -> Sampling:
+        temperature = 1.0 if self.temperature is None else self.temperature
+        choices = self.n or 1
+        if choices > 1 and temperature < _NEARLY_GREEDY:
+            raise InvalidRequest(
+                "n: at a temperature near 0 all choices would be the same; raise temperature or"
+                " leave n at 1",
+                param="n",
+            )
+        if self.top_logprobs is not None and not self.logprobs:
+            raise InvalidRequest("top_logprobs: needs logprobs: true", param="top_logprobs")
+        stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        return Sampling(
+            max_tokens=self.max_completion_tokens or self.max_tokens or config.default_max_tokens,
+            temperature=temperature,
+            top_p=1.0 if self.top_p is None else self.top_p,
+            frequency_penalty=self.frequency_penalty or 0.0,
+            presence_penalty=self.presence_penalty or 0.0,
+            seed=self.seed,
+            stop=tuple(stop),
+            choices=choices,
+            top_logprobs=(self.top_logprobs or 0) if self.logprobs else None,
+        )
+
+    def _refuse_unsupported(self) -> None:
+        """What would change the answer is refused rather than ignored."""
+        if self.response_format is not None and self.response_format.get("type") != "text":
+            raise InvalidRequest(
+                "response_format: only {'type': 'text'} is supported by this version",
+                param="response_format",
+            )
+        if self.tool_choice not in (None, "auto", "none"):
+            raise InvalidRequest(
+                "tool_choice: only 'auto' and 'none' are supported by this version",
+                param="tool_choice",
+            )
+        if self.logit_bias:
+            raise InvalidRequest("logit_bias: not supported by this version", param="logit_bias")
+
+
+def router(
+    chat: Chat,
+    models: Models,
+    config: ChatConfig,
+    fingerprint: str,
+    tenant_of: Callable[[Request], str],
+) -> APIRouter:
+    routes = APIRouter(prefix="/v1", tags=["chat"])
+    Tenant = Annotated[str, Depends(tenant_of)]
+
+    @routes.post("/chat/completions", response_model=None)
+    async def create_completion(request: Request, tenant: Tenant, body: ChatBody) -> Response:
+        """Answer a chat, whole or as a stream of chunks."""
+        asked = body.to_request(config)
+        envelope = Envelope(body.model, fingerprint)
+        choices = asked.sampling.choices
+        try:
+            answer = await until_gone(request, chat.begin(tenant, asked))
+            headers = cache_headers(answer)
+            if body.stream:
+                usage = bool(body.stream_options and body.stream_options.include_usage)
+                stream = chunks(envelope, answer, choices, include_usage=usage)
+                return EventStream(stream, answer.events, headers)
+            try:
+                whole = await until_gone(request, collect(envelope, answer.events, choices))
+            finally:
+                await answer.events.aclose()
+            return JSONResponse(whole, headers=headers)
+        except ClientGone:
+            _log.info("client_closed_request path=%s", request.url.path)
+            return Response(status_code=_CLIENT_CLOSED_REQUEST)
+
+    @routes.get("/models")
+    async def list_models(_: Tenant) -> dict[str, Any]:
+        """The loaded model under all its names."""
+        data = [
+            {"id": name, "object": "model", "created": models.loaded_at, "owned_by": "mooring"}
+            for name in models.names
+        ]
+        return {"object": "list", "data": data}
+
+    return routes
+
+
+def cache_headers(answer: Answer) -> dict[str, str]:
+    """Moonshot's reply headers on a hit (spec/moonshot.md, section 3)."""
+    if answer.hit is None:
+        return {}
+    return {
+        "Msh-Context-Cache-Id": answer.hit.cache_id,
+        "Msh-Context-Cache-Token-Saved": str(answer.hit.saved_tokens),
+        "Msh-Context-Cache-Token-Exp": str(answer.hit.expired_at),
+    }

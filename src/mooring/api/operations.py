@@ -1,0 +1,29 @@
+"""For whoever runs the server: is it well, and what does it do."""
+
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse, Response
+
+from mooring.engine.interface import Engine
+from mooring.telemetry import Metrics
+
+
+def router(engine: Engine, metrics: Metrics) -> APIRouter:
+    routes = APIRouter(tags=["operations"])
+
+    @routes.get("/health", response_model=None)
+    async def health() -> JSONResponse:
+        """200 while the engine can serve, 503 once it cannot."""
+        failure = engine.failure
+        body: dict[str, Any] = {"status": "ok" if failure is None else "failed"}
+        if failure is not None:
+            body["reason"] = failure
+        return JSONResponse(body, 200 if failure is None else 503)
+
+    @routes.get("/metrics", response_model=None)
+    async def prometheus() -> Response:
+        """All counters, in Prometheus' text format."""
+        return Response(metrics.render(), media_type="text/plain; version=0.0.4")
+
+    return routes

@@ -1,0 +1,104 @@
+"""The only wiring: builds every part and hands each to the ones that need it."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from fastapi import FastAPI
+from filelock import FileLock, Timeout
+
+import mooring
+from mooring.api import caching, errors, openai, operations
+from mooring.api.auth import tenant_of
+from mooring.api.body_limit import BodyLimit
+from mooring.config import Config
+from mooring.core.errors import DataDirBusy
+from mooring.engine.interface import Engine
+from mooring.engine.llamacpp.loading import OnProgress, load_engine
+from mooring.engine.llamacpp.source import find_model
+from mooring.registry.caches import Caches
+from mooring.registry.database import Database
+from mooring.service.chat import Chat
+from mooring.service.contexts import Contexts
+from mooring.service.models import Models
+from mooring.telemetry import Metrics
+
+
+@dataclass(frozen=True)
+class Services:
+    """A running core, ready to be served over HTTP or used in-process."""
+
+    engine: Engine
+    contexts: Contexts
+    chat: Chat
+    models: Models
+    metrics: Metrics
+
+
+def bundled(asset: str) -> Path:
+    """A file that ships with the package."""
+    return Path(str(resources.files("mooring") / "assets" / asset))
+
+
+@asynccontextmanager
+async def run_services(
+    config: Config, on_progress: OnProgress = lambda _what, _share: None
+) -> AsyncIterator[Services]:
+    """Everything below HTTP, from start to orderly end.
+
+    Raises:
+        StartRefused: the model cannot be loaded, or another server uses the data directory.
+    """
+    data_dir = config.server.data_dir
+    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)  # prompts are nobody else's business
+    async with AsyncExitStack() as stack:
+        stack.enter_context(_sole_use_of(data_dir))
+        database = await asyncio.to_thread(Database, data_dir / "registry.sqlite3")
+        stack.callback(database.close)
+        source = config.model.source
+        path = bundled("demo.gguf") if source is None else await asyncio.to_thread(find_model, source)
+        metrics = Metrics()
+        engine = await load_engine(
+            path, path.stem, config.engine, config.kvstore, data_dir, metrics, on_progress
+        )
+        stack.push_async_callback(engine.close)
+        models = Models(engine.model.name, config.model.aliases, int(time.time()))
+        contexts = Contexts(engine, Caches(database), models, config.caching)
+        stack.push_async_callback(contexts.close)
+        await contexts.resume()
+        sweeper = asyncio.create_task(contexts.sweep_forever(), name="sweeper")
+        stack.callback(sweeper.cancel)
+        yield Services(engine, contexts, Chat(engine, contexts, models), models, metrics)
+
+
+def make_http(config: Config, services: Services) -> FastAPI:
+    """The HTTP interface over a running core."""
+    app = FastAPI(title="Mooring", version=mooring.__version__)
+    errors.install(app)
+    app.add_middleware(BodyLimit, max_bytes=config.server.max_body_bytes)
+    tenant = tenant_of(config.server.api_key)
+    fingerprint = services.engine.model.fingerprint
+    app.include_router(caching.router(services.contexts, tenant))
+    app.include_router(openai.router(services.chat, services.models, config.chat, fingerprint, tenant))
+    app.include_router(operations.router(services.engine, services.metrics))
+    return app
+
+
+@contextmanager
+def _sole_use_of(data_dir: Path) -> Iterator[None]:
+    """Two servers on one directory would expire and delete behind each other's back."""
+    lock = FileLock(data_dir / "lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise DataDirBusy(
+            f"another Mooring works in {data_dir}: stop it, or choose another --data-dir"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,139 @@
+"""The command line: `mooring demo`, `mooring serve`."""
+
+import asyncio
+import os
+import socket
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvicorn
+from rich.console import Console
+
+import mooring
+from mooring.app import Services, make_http, run_services
+from mooring.config import Config, load_config
+from mooring.core.errors import StartRefused, StorageFull
+from mooring.demo import run_demo
+from mooring.progress import loading_bar
+from mooring.telemetry import configure_logging
+
+cli = typer.Typer(
+    name="mooring",
+    help="A self-hosted LLM server with context caching: compute a long prompt once, use it often.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+_console = Console(stderr=True)
+
+
+def main() -> None:
+    """Entry point; an error that explains itself is printed without a traceback."""
+    try:
+        cli()
+    except (StartRefused, StorageFull) as error:
+        _console.print(f"[bold red]mooring:[/] {error.message}", highlight=False)
+        raise SystemExit(1) from error
+
+
+@cli.command()
+def demo(
+    model: Annotated[
+        str | None, typer.Option(help="A GGUF, or hf:owner/repo[:file.gguf]; else the bundled one.")
+    ] = None,
+    questions: Annotated[int, typer.Option(min=1, max=10, help="How many questions to ask.")] = 10,
+) -> None:
+    """Cache a product manual, ask ten questions with and without the cache, compare. Offline.
+
+    Works in a temporary directory and leaves nothing behind.
+    """
+    configure_logging("ERROR")
+    asyncio.run(run_demo(model, questions, Console()))
+
+
+@cli.command(
+    epilog="Try it: [cyan]curl localhost:8080/v1/models[/]. Clients need only the base URL"
+    " [cyan]http://127.0.0.1:8080/v1[/]. Every setting: docs/configuration.md."
+)
+def serve(
+    model: Annotated[
+        str | None, typer.Option(help="A GGUF, or hf:owner/repo[:file.gguf]; else the bundled one.")
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on. [127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on. [8080]")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where caches are kept. [the user's data directory]")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file with all settings.")] = None,
+    log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
+) -> None:
+    """Serve a model: OpenAI's chat completions and Moonshot's /v1/caching.
+
+    Caches survive a restart. The key that clients must send is read from MOORING_API_KEY; without
+    one, only this machine can connect.
+    """
+    server = {
+        "host": host,
+        "port": port,
+        "data_dir": data_dir,
+        "api_key": os.environ.get("MOORING_API_KEY"),
+    }
+    settings = load_config(config, {"server": server, "model": {"source": model}})
+    configure_logging(log_level.upper())
+    asyncio.run(_serve(settings))
+
+
+@cli.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(mooring.__version__)
+
+
+async def _serve(config: Config) -> None:
+    # Bound before the model is loaded: a taken port should not cost a minute of loading.
+    listener = _listen(config.server.host, config.server.port)
+    with loading_bar(_console) as on_progress:
+        services = run_services(config, on_progress)
+        running = await services.__aenter__()
+    try:
+        _greet(config, running, listener.getsockname()[1])
+        server = uvicorn.Server(
+            uvicorn.Config(
+                make_http(config, running),
+                log_config=None,
+                access_log=False,
+                timeout_graceful_shutdown=5,
+            )
+        )
+        await server.serve(sockets=[listener])
+    finally:
+        await services.__aexit__(None, None, None)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise StartRefused(f"cannot listen on {host}:{port}: {error.strerror}") from error
+    return listener
+
+
+def _greet(config: Config, services: Services, port: int) -> None:
+    model = services.engine.model
+    host = f"[{config.server.host}]" if ":" in config.server.host else config.server.host
+    key = "with the key you set" if config.server.api_key else "without a key (this machine only)"
+    _console.print(f"[bold]Mooring[/] {mooring.__version__} serves [bold]{model.name}[/]", key)
+    _console.print(f"  base URL   http://{host}:{port}/v1", highlight=False)
+    _console.print(f"  names      {', '.join(services.models.names)}", highlight=False)
+    _console.print(f"  context    {model.context_tokens:,} tokens", highlight=False)
+    _console.print(f"  data       {config.server.data_dir}", highlight=False)
+    if model.random_weights:
+        _console.print(
+            "  [yellow]This model has random weights: its answers mean nothing.[/]"
+            " Choose a real one with --model."
+        )

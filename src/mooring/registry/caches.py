@@ -1,0 +1,144 @@
+"""Cache objects: rows to values and back. Every query that serves a client names the tenant."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from mooring.core.context import CacheObject, Failure, Status
+from mooring.registry.database import Database
+from mooring.registry.schema import caches
+
+_WANTED = (Status.PENDING, Status.READY)
+
+
+@dataclass(frozen=True)
+class Page:
+    """Which part of a list: at most `limit` caches strictly between two, in creation order."""
+
+    limit: int
+    newest_first: bool = True
+    after: str | None = None
+    """The id of the cache that the page follows, in the page's own order."""
+    before: str | None = None
+    """The id of the cache that the page precedes."""
+
+
+class Caches:
+    """The registry of caches. Blocking; safe from any thread."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def insert(self, cache: CacheObject) -> None:
+        with self._database.begin() as connection:
+            connection.execute(caches.insert().values(_to_row(cache)))
+
+    def get(self, tenant: str, cache_id: str) -> CacheObject | None:
+        with self._database.begin() as connection:
+            row = connection.execute(_select(tenant, cache_id)).one_or_none()
+        return None if row is None else _from_row(row)
+
+    def list(self, tenant: str, page: Page) -> Sequence[CacheObject] | None:
+        """A page of the tenant's caches; None when `after` or `before` names none of them."""
+        query = caches.select().where(caches.c.tenant == tenant)
+        with self._database.begin() as connection:
+            for cursor, follows in ((page.after, True), (page.before, False)):
+                if cursor is None:
+                    continue
+                row = connection.execute(_select(tenant, cursor)).one_or_none()
+                if row is None:
+                    return None
+                older = follows is page.newest_first
+                serial = caches.c.serial
+                query = query.where(serial < row.serial if older else serial > row.serial)
+            order = caches.c.serial.desc() if page.newest_first else caches.c.serial.asc()
+            rows = connection.execute(query.order_by(order).limit(page.limit)).all()
+        return [_from_row(row) for row in rows]
+
+    def delete(self, tenant: str, cache_id: str) -> CacheObject | None:
+        """Remove a cache; returns what it was."""
+        with self._database.begin() as connection:
+            row = connection.execute(_select(tenant, cache_id)).one_or_none()
+            if row is None:
+                return None
+            connection.execute(caches.delete().where(caches.c.id == cache_id))
+        return _from_row(row)
+
+    def settle(self, cache_id: str, status: Status, failure: Failure | None = None) -> None:
+        """End a `pending`; a cache that is not pending any more stays as it is."""
+        self._update(
+            sa.and_(caches.c.id == cache_id, caches.c.status == Status.PENDING),
+            status=status,
+            failure=None if failure is None else asdict(failure),
+        )
+
+    def revive(self, cache_id: str, expired_at: int) -> None:
+        """Begin a new life: `pending` again, with a new end."""
+        self._update(caches.c.id == cache_id, status=Status.PENDING, expired_at=expired_at, failure=None)
+
+    def set_expiry(self, cache_id: str, expired_at: int) -> None:
+        self._update(caches.c.id == cache_id, expired_at=expired_at)
+
+    def set_prefix(self, cache_id: str, prefix_id: str, tokens: int) -> None:
+        """The same messages are other tokens now: another model or template is loaded."""
+        self._update(caches.c.id == cache_id, prefix_id=prefix_id, tokens=tokens)
+
+    def expire(self, now: int) -> Sequence[CacheObject]:
+        """Mark as `inactive` what has passed its end; returns those caches."""
+        over = sa.and_(caches.c.status != Status.INACTIVE, caches.c.expired_at <= now)
+        with self._database.begin() as connection:
+            rows = connection.execute(
+                caches.update().where(over).values(status=Status.INACTIVE).returning(caches)
+            ).all()
+        return [_from_row(row) for row in rows]
+
+    def pending(self) -> Sequence[CacheObject]:
+        """Caches whose prefill a crash or a stop interrupted, of all tenants."""
+        query = caches.select().where(caches.c.status == Status.PENDING).order_by(caches.c.serial)
+        with self._database.begin() as connection:
+            return [_from_row(row) for row in connection.execute(query)]
+
+    def wanted_prefixes(self) -> set[str]:
+        """The prefixes that a live cache holds, of all tenants."""
+        query = sa.select(caches.c.prefix_id).where(caches.c.status.in_(_WANTED)).distinct()
+        with self._database.begin() as connection:
+            return set(connection.execute(query).scalars())
+
+    def wants(self, prefix_id: str) -> bool:
+        """Whether a live cache holds this prefix."""
+        query = sa.select(caches.c.serial).where(
+            caches.c.prefix_id == prefix_id, caches.c.status.in_(_WANTED)
+        )
+        with self._database.begin() as connection:
+            return connection.execute(query.limit(1)).first() is not None
+
+    def _update(self, which: sa.ColumnElement[bool], **values: Any) -> None:
+        with self._database.begin() as connection:
+            connection.execute(caches.update().where(which).values(values))
+
+
+def _select(tenant: str, cache_id: str) -> sa.Select[Any]:
+    return caches.select().where(caches.c.tenant == tenant, caches.c.id == cache_id)
+
+
+def _to_row(cache: CacheObject) -> dict[str, Any]:
+    row = {field: getattr(cache, field) for field in CacheObject.__dataclass_fields__}
+    failure = None if cache.failure is None else asdict(cache.failure)
+    return row | {"failure": failure, "messages": list(cache.messages), "tools": list(cache.tools)}
+
+
+def _from_row(row: sa.Row[Any]) -> CacheObject:
+    values = dict(row._mapping)
+    del values["serial"]
+    failure = values.pop("failure")
+    return CacheObject(
+        **values
+        | {
+            "messages": tuple(values["messages"]),
+            "tools": tuple(values["tools"]),
+            "status": Status(values["status"]),
+        },
+        failure=None if failure is None else Failure(**failure),
+    )

@@ -1,0 +1,65 @@
+"""Opens the database, brings its tables up to date, and turns a full disk into our own error."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import alembic.command
+import alembic.config
+import sqlalchemy as sa
+
+from mooring.core.errors import StorageFull
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+_FULL = "disk is full"  # SQLite's words for SQLITE_FULL
+
+
+class Database:
+    """A connection pool on a migrated SQLite file. Blocking; safe from any thread."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the file, and migrate it.
+
+        Raises:
+            StorageFull: there is no room for it.
+        """
+        self.engine = sa.create_engine(f"sqlite:///{path}")
+        sa.event.listen(self.engine, "connect", _prepare_connection)
+        with self.begin() as connection:
+            _migrate(connection)
+
+    @contextmanager
+    def begin(self) -> Iterator[sa.Connection]:
+        """A transaction: committed at the end, rolled back on any error.
+
+        Raises:
+            StorageFull: the database could not grow; nothing of the transaction remains.
+        """
+        try:
+            with self.engine.begin() as connection:
+                yield connection
+        except sa.exc.OperationalError as error:
+            if _FULL in str(error.orig):
+                raise StorageFull(
+                    "no room on disk for the registry: free space in the data directory"
+                ) from error
+            raise
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def _prepare_connection(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")  # a commit survives a power cut
+    cursor.execute("PRAGMA busy_timeout=10000")
+    cursor.close()
+
+
+def _migrate(connection: sa.Connection) -> None:
+    config = alembic.config.Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    config.attributes["connection"] = connection
+    alembic.command.upgrade(config, "head")

@@ -1,0 +1,36 @@
+"""The tables. Alembic's migrations make them; a test checks that both agree."""
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+caches = sa.Table(
+    "caches",
+    metadata,
+    # Creation order within a second, and what pages are cut by.
+    sa.Column("serial", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("id", sa.Text, nullable=False, unique=True),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("messages", sa.JSON, nullable=False),
+    sa.Column("tools", sa.JSON, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("description", sa.Text, nullable=False),
+    sa.Column("metadata", sa.JSON(none_as_null=True)),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("expired_at", sa.BigInteger, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("tokens", sa.Integer, nullable=False),
+    sa.Column("prefix_id", sa.Text, nullable=False),
+    sa.Column("failure", sa.JSON(none_as_null=True)),
+    sa.Index(None, "tenant", "serial"),
+    sa.Index(None, "prefix_id"),
+    sa.Index(None, "status", "expired_at"),
+    sqlite_autoincrement=True,  # a deleted cache's serial is never used again
+)
