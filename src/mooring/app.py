@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 import mooring
 from mooring.api import caching, errors, openai, operations
 from mooring.api.auth import tenant_of
-from mooring.api.body_limit import BodyLimit
+from mooring.api.body import BodyLimit
 from mooring.config import Config
 from mooring.core.errors import DataDirBusy
 from mooring.engine.interface import Engine

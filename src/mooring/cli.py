@@ -97,6 +97,7 @@ async def _serve(config: Config) -> None:
         services = run_services(config, on_progress)
         running = await services.__aenter__()
     try:
+        listener.listen(2048)  # from here on clients wait in line instead of being refused
         _greet(config, running, listener.getsockname()[1])
         server = uvicorn.Server(
             uvicorn.Config(
@@ -113,7 +114,9 @@ async def _serve(config: Config) -> None:
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # With the protocol left at 0, asyncio does not recognise TCP and leaves Nagle's algorithm on,
+    # which holds every second packet of a reply back for 40 ms.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))

@@ -68,6 +68,8 @@ class KvStoreConfig(_Part):
 
     ram_bytes: int = Field(1 << 30, ge=0)
     """The RAM tier's budget; what falls out of it is still on disk."""
+    disk_reserve_bytes: int = Field(64 << 20, ge=0)
+    """Left free on the disk, so that the registry can be written (and caches deleted) to the end."""
 
 
 class CachingConfig(_Part):

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
+from mooring.api.body import harmless_json
 from mooring.api.messages import ChatMessage, ToolDeclaration
 from mooring.core.context import CacheObject
 from mooring.core.errors import InvalidRequest
@@ -56,7 +57,7 @@ class CreateBody(BaseModel):
 
 
 def router(contexts: Contexts, tenant_of: Callable[[Request], str]) -> APIRouter:
-    routes = APIRouter(prefix="/v1/caching", tags=["caching"])
+    routes = APIRouter(prefix="/v1/caching", tags=["caching"], dependencies=[Depends(harmless_json)])
     Tenant = Annotated[str, Depends(tenant_of)]
 
     @routes.post("")

@@ -60,12 +60,15 @@ async def _on_our_error(_: Request, error: Exception) -> JSONResponse:
     return JSONResponse(error_object(error), status, headers)
 
 
-async def _on_bad_shape(_: Request, error: Exception) -> JSONResponse:
+async def _on_bad_shape(request: Request, error: Exception) -> JSONResponse:
     """FastAPI's 422, as the 400 that this API's clients expect."""
     assert isinstance(error, RequestValidationError)
     fault = error.errors()[0]
     if fault["type"] == "json_invalid":
         message = f"the body is not JSON: {fault.get('ctx', {}).get('error', fault['msg'])}"
+        return JSONResponse(_body("invalid_request_error", message, None, None), 400)
+    if fault["loc"] == ("body",) and "json" not in request.headers.get("Content-Type", ""):
+        message = "send the body as JSON, with the header Content-Type: application/json"
         return JSONResponse(_body("invalid_request_error", message, None, None), 400)
     field = _field(fault["loc"])
     where = f"{field}: " if field else "the body: "
@@ -86,10 +89,12 @@ def _field(location: tuple[int | str, ...]) -> str:
 _UNION_BRANCHES = {"str", "list", "int", "bool", "float", "dict"}
 
 
-async def _on_http_error(_: Request, error: Exception) -> JSONResponse:
+async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     kind = _HTTP_TYPES.get(error.status_code, "invalid_request_error")
-    message = f"no such path or method here ({error.detail})"
+    message = error.detail
+    if error.status_code in _HTTP_TYPES:
+        message = f"{request.method} {request.url.path} is not served here: {error.detail}"
     return JSONResponse(_body(kind, message, None, None), error.status_code, error.headers)
 
 

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from mooring.api.body import harmless_json
 from mooring.api.cache_role import split_cache_message
 from mooring.api.completion import Envelope, chunks, collect
 from mooring.api.messages import ChatMessage, ToolDeclaration
@@ -116,7 +117,7 @@ def router(
     fingerprint: str,
     tenant_of: Callable[[Request], str],
 ) -> APIRouter:
-    routes = APIRouter(prefix="/v1", tags=["chat"])
+    routes = APIRouter(prefix="/v1", tags=["chat"], dependencies=[Depends(harmless_json)])
     Tenant = Annotated[str, Depends(tenant_of)]
 
     @routes.post("/chat/completions", response_model=None)

@@ -29,10 +29,15 @@ class DiskTier:
         root: Path,
         fingerprint: str,
         *,
+        reserve_bytes: int = 0,
         on_rejected: Callable[[Rejection], None] = lambda _: None,
     ) -> None:
-        """`on_rejected` hears of every file that failed its checks; such a file is deleted."""
+        """`reserve_bytes` of the disk are never written, so that the registry still can be.
+
+        `on_rejected` hears of every file that failed its checks; such a file is deleted.
+        """
         self._root = root
+        self._reserve_bytes = reserve_bytes
         self._fingerprint = fingerprint
         self._on_rejected = on_rejected
         root.mkdir(parents=True, exist_ok=True)
@@ -60,6 +65,8 @@ class DiskTier:
         return KvObject(description.tokens, payload)
 
     def put(self, key: str, item: KvObject) -> None:
+        if not self.room_for(item.size_bytes):
+            raise _full(item)
         path = self._path(key)
         unfinished = path.with_name(f"{key}.{uuid4().hex}.tmp")
         description = Description(
@@ -82,10 +89,7 @@ class DiskTier:
         except OSError as error:
             unfinished.unlink(missing_ok=True)
             if error.errno in _NO_ROOM:
-                raise StorageFull(
-                    f"no room on disk to keep {item.size_bytes / 1e6:.1f} MB of KV state:"
-                    " delete caches or free space in the data directory"
-                ) from error
+                raise _full(item) from error
             raise
 
     def delete(self, key: str) -> None:
@@ -94,13 +98,20 @@ class DiskTier:
     def keys(self) -> set[str]:
         return {path.stem for path in self._root.glob(f"*/*{_SUFFIX}")}
 
-    @property
-    def free_bytes(self) -> int:
-        return shutil.disk_usage(self._root).free
+    def room_for(self, size_bytes: int) -> bool:
+        """Whether the disk looks able to take this much; the truth shows on writing."""
+        return shutil.disk_usage(self._root).free - self._reserve_bytes > size_bytes
 
     def _path(self, key: str) -> Path:
         assert key.isalnum(), "a key is hex digits, so it never leaves the folder"
         return self._root / key[:2] / f"{key}{_SUFFIX}"
+
+
+def _full(item: KvObject) -> StorageFull:
+    return StorageFull(
+        f"no room on disk to keep {item.size_bytes / 1e6:.1f} MB of KV state:"
+        " delete caches or free space in the data directory"
+    )
 
 
 def _map(descriptor: int) -> mmap.mmap | bytes:

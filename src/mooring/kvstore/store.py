@@ -55,7 +55,7 @@ class KvStore:
 
     def room_for(self, size_bytes: int) -> bool:
         """Whether the disk looks able to take this much; the truth shows on writing."""
-        return self._disk.free_bytes > size_bytes
+        return self._disk.room_for(size_bytes)
 
     def close(self) -> None:
         """Finish what was begun."""

@@ -74,7 +74,12 @@ async def load_engine(
 
     store = KvStore(
         RamTier(store_config.ram_bytes),
-        DiskTier(data_dir / "kv", info.fingerprint, on_rejected=count_rejection),
+        DiskTier(
+            data_dir / "kv",
+            info.fingerprint,
+            reserve_bytes=store_config.disk_reserve_bytes,
+            on_rejected=count_rejection,
+        ),
     )
     _log.info(
         "engine ready model=%s layers=%d context_tokens=%d cells=%d kv_bytes_per_token=%d"

@@ -129,6 +129,7 @@ class Scheduler:
     def step(self) -> None:
         """Admit, plan, evaluate, advance."""
         self._admit()
+        self._outbox.flush()  # who has started should not hear of it a whole chunk later
         rows = self._plan()
         if rows and self._evaluate(rows):
             self._advance(rows)

@@ -1,0 +1,5 @@
+"""`python -m mooring` is `mooring`."""
+
+from mooring.cli import main
+
+main()

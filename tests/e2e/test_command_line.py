@@ -1,0 +1,107 @@
+"""The commands as a newcomer meets them, things done wrong included."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+
+from mooring.testing import ServerProcess
+
+
+def mooring(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mooring", *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"} | environment,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_help_teaches_the_commands() -> None:
+    shown = mooring("--help").stdout
+    assert "demo" in shown
+    assert "serve" in shown
+    assert "MOORING_API_KEY" in mooring("serve", "--help").stdout
+
+
+def test_demo_ends_with_the_comparison() -> None:
+    run = mooring("demo", "--questions", "2")
+    assert run.returncode == 0, run.stderr
+    assert "random weights" in run.stdout
+    for row in ("time to first token, median", "prompt tokens computed", "price, CNY"):
+        assert row in run.stdout
+    assert run.stderr == ""
+
+
+def test_a_missing_model_is_explained(tmp_path: Path) -> None:
+    run = mooring("serve", "--model", "/nowhere/model.gguf", "--data-dir", str(tmp_path), "--port", "0")
+    assert run.returncode == 1
+    assert "no model file at /nowhere/model.gguf" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_a_file_that_is_no_model_is_explained(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.gguf"
+    bad.write_bytes(b"GGUF" + b"\xff" * 1000)
+    run = mooring("serve", "--model", str(bad), "--data-dir", str(tmp_path), "--port", "0")
+    assert run.returncode == 1
+    assert "cannot load" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_an_unreachable_hub_is_explained(tmp_path: Path) -> None:
+    run = mooring(
+        *("serve", "--model", "hf:owner/repo", "--data-dir", str(tmp_path), "--port", "0"),
+        HF_HUB_OFFLINE="1",
+    )
+    assert run.returncode == 1
+    assert "cannot download hf:owner/repo" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_an_open_door_is_refused(tmp_path: Path) -> None:
+    run = mooring("serve", "--host", "0.0.0.0", "--data-dir", str(tmp_path))
+    assert run.returncode == 1
+    assert "MOORING_API_KEY" in run.stderr
+
+
+def test_a_taken_port_is_explained(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        run = mooring("serve", "--port", str(port), "--data-dir", str(tmp_path))
+    assert run.returncode == 1
+    assert "cannot listen" in run.stderr
+
+
+def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
+    config = tmp_path / "mooring.toml"
+    config.write_text("[engine]\ncels = 5\n")
+    run = mooring("serve", "--config", str(config))
+    assert run.returncode == 1
+    assert "engine.cels" in run.stderr
+
+
+def test_a_data_directory_serves_one_at_a_time(tmp_path: Path, tiny_model: Path) -> None:
+    with ServerProcess(tmp_path, tiny_model):
+        run = mooring("serve", "--data-dir", str(tmp_path), "--port", "0")
+    assert run.returncode == 1
+    assert "another Mooring works in" in run.stderr
+
+
+def test_a_key_is_asked_for_when_one_is_set(tmp_path: Path, tiny_model: Path) -> None:
+    config = '[server]\napi_key = "correct horse"'
+    with ServerProcess(tmp_path, tiny_model, config) as server:
+        paths = ["/v1/models", "/v1/caching", "/v1/caching/cache-00000000000000000000"]
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "correct horse"}):
+            for path in paths:
+                reply = httpx.get(server.url + path, headers=headers)
+                assert reply.status_code == 401
+                assert reply.json()["error"]["type"] == "incorrect_api_key_error"
+        right = {"Authorization": "Bearer correct horse"}
+        assert httpx.get(f"{server.url}/v1/models", headers=right).status_code == 200
+        assert httpx.get(f"{server.url}/health").json() == {"status": "ok"}
