@@ -1,4 +1,4 @@
-"""Moonshot's cache message: the first message of a chat may name a cache (spec/moonshot.md, 3)."""
+"""Moonshot's cache message: the first message of a chat may name a cache (docs/moonshot-api.md, 3)."""
 
 from collections.abc import Sequence
 

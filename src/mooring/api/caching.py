@@ -1,4 +1,4 @@
-"""Moonshot's context caching: `/v1/caching` (spec/moonshot.md, sections 1 and 2)."""
+"""Moonshot's context caching: `/v1/caching` (docs/moonshot-api.md, sections 1 and 2)."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
@@ -8,9 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mooring.api.body import harmless_json
 from mooring.api.messages import ChatMessage, ToolDeclaration
-from mooring.core.context import CacheObject
+from mooring.core.context import CacheObject, Page
 from mooring.core.errors import InvalidRequest
-from mooring.registry.caches import Page
 from mooring.service.contexts import Contexts, NewCache
 
 _FAR_FUTURE = 1 << 40  # seconds; beyond it lies no date
@@ -91,7 +90,7 @@ def router(contexts: Contexts, tenant_of: Callable[[Request], str]) -> APIRouter
 
 
 def to_wire(cache: CacheObject) -> dict[str, Any]:
-    """The cache object (spec/moonshot.md, section 1)."""
+    """The cache object (docs/moonshot-api.md, section 1)."""
     wire: dict[str, Any] = {
         "id": cache.id,
         "object": "context_cache_object",

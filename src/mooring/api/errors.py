@@ -1,4 +1,4 @@
-"""Every error as the one error object (spec/moonshot.md, section 5), by one table."""
+"""Every error as the one error object (docs/moonshot-api.md, section 5), by one table."""
 
 import logging
 from typing import Any

@@ -1,4 +1,4 @@
-"""OpenAI's chat completions and models, with Moonshot's cache message (spec/moonshot.md, 3 and 4)."""
+"""OpenAI's chat completions and models, with Moonshot's cache message (docs/moonshot-api.md, 3 and 4)."""
 
 import logging
 from collections.abc import Callable
@@ -155,7 +155,7 @@ def router(
 
 
 def cache_headers(answer: Answer) -> dict[str, str]:
-    """Moonshot's reply headers on a hit (spec/moonshot.md, section 3)."""
+    """Moonshot's reply headers on a hit (docs/moonshot-api.md, section 3)."""
     if answer.hit is None:
         return {}
     return {

@@ -12,7 +12,7 @@ _ID_ALPHABET = string.ascii_lowercase + string.digits
 
 
 class Status(StrEnum):
-    """Where a cache is in its life (spec/moonshot.md, section 1)."""
+    """Where a cache is in its life (docs/moonshot-api.md, section 1)."""
 
     PENDING = "pending"
     """Accepted; its prefix is being computed or is not durable yet."""
@@ -55,6 +55,18 @@ class CacheObject:
     failure: Failure | None = None
 
 
+@dataclass(frozen=True)
+class Page:
+    """Which part of a list: at most `limit` caches strictly between two, in creation order."""
+
+    limit: int
+    newest_first: bool = True
+    after: str | None = None
+    """The id of the cache that the page follows, in the page's own order."""
+    before: str | None = None
+    """The id of the cache that the page precedes."""
+
+
 def new_cache_id() -> str:
-    """`cache-` and 20 random lower-case letters and digits (spec/moonshot.md, section 1)."""
+    """`cache-` and 20 random lower-case letters and digits (docs/moonshot-api.md, section 1)."""
     return "cache-" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(20))

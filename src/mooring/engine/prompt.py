@@ -1,7 +1,7 @@
 """Conversations to tokens: the whole prompt, and the part of it that every continuation shares.
 
 Only token equality is reuse, so a prompt is always tokenised whole: text cut anywhere else can merge
-into other tokens (spec/pitfalls.md, 2).
+into other tokens (docs/pitfalls.md, 2).
 """
 
 from typing import Protocol
@@ -47,7 +47,7 @@ class Prompter:
         """The tokens that prompts continuing this conversation have in common.
 
         Rendering the conversation alone would not do: templates add, drop and move text depending
-        on what follows (spec/pitfalls.md, 1).
+        on what follows (docs/pitfalls.md, 1).
         """
         first, second = (self.render(conversation.followed_by((probe,))) for probe in _PROBES)
         return first[: common_length(first, second)]

@@ -5,7 +5,7 @@
     [4096, end)   the payload, page-aligned so that a map of it can be handed to the engine
 
 Bytes are never trusted: a flipped bit can be accepted by the native library in silence, and another
-model's state can look right (spec/pitfalls.md, 10). So every field is checked before a payload leaves.
+model's state can look right (docs/pitfalls.md, 10). So every field is checked before a payload leaves.
 """
 
 import json

@@ -1,28 +1,16 @@
 """Cache objects: rows to values and back. Every query that serves a client names the tenant."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import sqlalchemy as sa
 
-from mooring.core.context import CacheObject, Failure, Status
+from mooring.core.context import CacheObject, Failure, Page, Status
 from mooring.registry.database import Database
 from mooring.registry.schema import caches
 
 _WANTED = (Status.PENDING, Status.READY)
-
-
-@dataclass(frozen=True)
-class Page:
-    """Which part of a list: at most `limit` caches strictly between two, in creation order."""
-
-    limit: int
-    newest_first: bool = True
-    after: str | None = None
-    """The id of the cache that the page follows, in the page's own order."""
-    before: str | None = None
-    """The id of the cache that the page precedes."""
 
 
 class Caches:

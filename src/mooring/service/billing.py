@@ -1,7 +1,7 @@
 """What caching costs and saves under a price plan. Pure arithmetic on integers.
 
 Money is counted in nano-units: 10**-9 of the plan's currency. Prices are published per million
-tokens, so a price of 1.00 is 1,000 nano-units a token. The formulas are spec/moonshot.md, section 6.
+tokens, so a price of 1.00 is 1,000 nano-units a token. The formulas are docs/moonshot-api.md, section 6.
 """
 
 from dataclasses import dataclass

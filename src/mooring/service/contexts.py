@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from weakref import WeakValueDictionary
 
 from mooring.config import CachingConfig
-from mooring.core.context import CacheObject, Failure, Status, new_cache_id
+from mooring.core.context import CacheObject, Failure, Page, Status, new_cache_id
 from mooring.core.conversation import Conversation, Message, Tool
 from mooring.core.errors import (
     ContextExpired,
@@ -27,7 +27,7 @@ from mooring.core.errors import (
 )
 from mooring.core.prefix import Prefix
 from mooring.engine.interface import Engine, Progress
-from mooring.registry.caches import Caches, Page
+from mooring.registry.caches import Caches
 from mooring.service.expiry import as_of, choose_end
 from mooring.service.models import Models
 

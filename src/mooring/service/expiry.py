@@ -14,7 +14,7 @@ def choose_end(
     default_ttl_s: int,
     max_ttl_s: int | None,
 ) -> int:
-    """The `expired_at` of a new cache, from what the request says (spec/moonshot.md, section 2).
+    """The `expired_at` of a new cache, from what the request says (docs/moonshot-api.md, section 2).
 
     Raises:
         InvalidRequest: both are given, the end is not in the future, or it is beyond the bound.

@@ -1,0 +1,10 @@
+# The tasks, each a line or two; CI runs the same words.
+BIN := .venv/bin
+
+.PHONY: check fix test serve bench
+
+check: ; $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+fix:   ; $(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+test:  ; $(BIN)/pytest
+serve: ; $(BIN)/mooring serve
+bench: ; $(BIN)/pip install -q -e '.[bench]' && $(BIN)/python benchmarks/ttft.py
