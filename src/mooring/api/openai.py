@@ -1,4 +1,4 @@
-"""OpenAI's chat completions and models, with Moonshot's cache message (docs/moonshot-api.md, 3 and 4)."""
+"""OpenAI's chat completions and models, with the cache message (docs/moonshot-api.md, 3 and 4)."""
 
 import logging
 from collections.abc import Callable

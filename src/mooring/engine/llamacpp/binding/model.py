@@ -1,0 +1,135 @@
+"""A loaded model file."""
+
+import ctypes
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+from llama_cpp import llama_cpp as lib
+
+from mooring.core.errors import ModelUnreadable
+
+
+class Model:
+    """A loaded GGUF: weights, vocabulary and metadata. Tokenising is safe from any thread."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        gpu_layers: int = 0,
+        on_progress: Callable[[float], None] | None = None,
+    ) -> None:
+        """Load `path`, calling `on_progress` with the share loaded, 0.0 to 1.0.
+
+        Raises:
+            ModelUnreadable: no such file, or not a GGUF that this llama.cpp can load.
+        """
+        if not path.is_file():
+            raise ModelUnreadable(f"no model file at {path}")
+        params = lib.llama_model_default_params()
+        params.n_gpu_layers = gpu_layers
+        if on_progress is not None:
+
+            def report(share: float, _: object) -> bool:
+                on_progress(share)
+                return True
+
+            self._progress_callback = lib.llama_progress_callback(report)
+            params.progress_callback = self._progress_callback
+        self.path = path
+        handle = lib.llama_model_load_from_file(str(path).encode(), params)
+        if not handle:
+            raise ModelUnreadable(f"llama.cpp cannot load {path}: is it a complete GGUF file?")
+        self.handle = handle
+        self.vocab = lib.llama_model_get_vocab(handle)
+        self.vocab_size: int = lib.llama_vocab_n_tokens(self.vocab)
+
+    def close(self) -> None:
+        if self.handle:
+            lib.llama_model_free(self.handle)
+            self.handle = None
+
+    @cached_property
+    def metadata(self) -> dict[str, str]:
+        """The GGUF's key-value pairs, as llama.cpp prints them."""
+        pairs = {}
+        for index in range(lib.llama_model_meta_count(self.handle)):
+            key = _read_text(lib.llama_model_meta_key_by_index, self.handle, index)
+            pairs[key] = _read_text(lib.llama_model_meta_val_str_by_index, self.handle, index)
+        return pairs
+
+    @property
+    def trained_context_tokens(self) -> int:
+        return int(lib.llama_model_n_ctx_train(self.handle))
+
+    @property
+    def layers(self) -> int:
+        return int(lib.llama_model_n_layer(self.handle))
+
+    @property
+    def heads(self) -> int:
+        return int(lib.llama_model_n_head(self.handle))
+
+    @property
+    def kv_width(self) -> int:
+        """Values of one K (or V) row of one layer: KV heads x head size."""
+        head_size = int(lib.llama_model_n_embd(self.handle)) // self.heads
+        return int(lib.llama_model_n_head_kv(self.handle)) * head_size
+
+    def unsupported_family(self) -> str | None:
+        """Why sequences of this model cannot be cut at any token, or None when they can."""
+        if lib.llama_model_has_encoder(self.handle):
+            return "it has an encoder"
+        if lib.llama_model_is_recurrent(self.handle) or lib.llama_model_is_hybrid(self.handle):
+            return "it keeps recurrent state"
+        if lib.llama_model_is_diffusion(self.handle):
+            return "it is a diffusion model"
+        if lib.llama_model_n_swa(self.handle) > 0:
+            return "it uses sliding-window attention"
+        return None
+
+    def special_text(self, which: str) -> str:
+        """The text of the `bos` or `eos` token; empty when the vocabulary has none."""
+        read = {"bos": lib.llama_vocab_bos, "eos": lib.llama_vocab_eos}[which]
+        token = read(self.vocab)
+        if token < 0:
+            return ""
+        return str(lib.llama_vocab_get_text(self.vocab, token).decode(errors="replace"))
+
+    @property
+    def adds_bos(self) -> bool:
+        return bool(lib.llama_vocab_get_add_bos(self.vocab))
+
+    def tokenize(self, text: str, *, add_bos: bool) -> tuple[int, ...]:
+        """Token ids of `text`, special tokens recognised. Releases the GIL while it works."""
+        data = text.encode("utf-8", errors="replace")
+        room = len(data) + 8
+        tokens = (lib.llama_token * room)()
+        count = lib.llama_tokenize(self.vocab, data, len(data), tokens, room, add_bos, True)
+        assert count >= 0, "a token is at least one byte"
+        return tuple(tokens[:count])
+
+    def piece(self, token: int) -> bytes:
+        """The bytes a token stands for; empty for control tokens."""
+        room = 64
+        while True:
+            buffer = ctypes.create_string_buffer(room)
+            size = lib.llama_token_to_piece(self.vocab, token, buffer, room, 0, False)
+            if size >= 0:
+                return buffer.raw[:size]
+            room = -size
+
+    def ends_generation(self, token: int) -> bool:
+        return bool(lib.llama_vocab_is_eog(self.vocab, token))
+
+
+def _read_text(read: Callable[..., int], *arguments: object) -> str:
+    """Call a `snprintf`-like reader, growing the buffer until the whole text fits."""
+    room = 256
+    while True:
+        buffer = ctypes.create_string_buffer(room)
+        size = read(*arguments, buffer, room)
+        if size < room:
+            return buffer.raw[: max(size, 0)].decode(errors="replace")
+        room = size + 1
