@@ -13,10 +13,10 @@ from filelock import FileLock, Timeout
 
 import mooring
 from mooring.api import caching, errors, openai, operations
-from mooring.api.auth import tenant_of
+from mooring.api.auth import Auth
 from mooring.api.body import BodyLimit
 from mooring.config import Config
-from mooring.core.errors import DataDirBusy
+from mooring.core.errors import DataDirBusy, StartRefused
 from mooring.engine.interface import Engine
 from mooring.engine.llamacpp.loading import OnProgress, load_engine
 from mooring.engine.llamacpp.source import find_model
@@ -24,6 +24,7 @@ from mooring.registry.caches import Caches
 from mooring.registry.database import Database
 from mooring.service.chat import Chat
 from mooring.service.contexts import Contexts
+from mooring.service.keeping import Keeper
 from mooring.service.models import Models
 from mooring.telemetry import Metrics
 
@@ -54,7 +55,10 @@ async def run_services(
         StartRefused: the model cannot be loaded, or another server uses the data directory.
     """
     data_dir = config.server.data_dir
-    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)  # prompts are nobody else's business
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)  # prompts are nobody else's business
+    except OSError as error:
+        raise StartRefused(f"server.data_dir: cannot use {data_dir}: {error.strerror}") from error
     async with AsyncExitStack() as stack:
         stack.enter_context(_sole_use_of(data_dir))
         database = await asyncio.to_thread(Database, data_dir / "registry.sqlite3")
@@ -67,8 +71,10 @@ async def run_services(
         )
         stack.push_async_callback(engine.close)
         models = Models(engine.model.name, config.model.aliases, int(time.time()))
-        contexts = Contexts(engine, Caches(database), models, config.caching)
-        stack.push_async_callback(contexts.close)
+        caches = Caches(database)
+        keeper = Keeper(engine, caches)
+        stack.push_async_callback(keeper.close)
+        contexts = Contexts(keeper, caches, models, config.caching)
         await contexts.resume()
         sweeper = asyncio.create_task(contexts.sweep_forever(), name="sweeper")
         stack.callback(sweeper.cancel)
@@ -80,10 +86,10 @@ def make_http(config: Config, services: Services) -> FastAPI:
     app = FastAPI(title="Mooring", version=mooring.__version__)
     errors.install(app)
     app.add_middleware(BodyLimit, max_bytes=config.server.max_body_bytes)
-    tenant = tenant_of(config.server.api_key)
+    app.add_middleware(Auth, api_key=config.server.api_key)
     fingerprint = services.engine.model.fingerprint
-    app.include_router(caching.router(services.contexts, tenant))
-    app.include_router(openai.router(services.chat, services.models, config.chat, fingerprint, tenant))
+    app.include_router(caching.router(services.contexts))
+    app.include_router(openai.router(services.chat, services.models, config.chat, fingerprint))
     app.include_router(operations.router(services.engine, services.metrics))
     return app
 

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,7 @@ from rich.console import Console
 import mooring
 from mooring.app import Services, make_http, run_services
 from mooring.config import Config, load_config
-from mooring.core.errors import StartRefused, StorageFull
+from mooring.core.errors import MooringError, StartRefused
 from mooring.demo import run_demo
 from mooring.progress import loading_bar
 from mooring.telemetry import configure_logging
@@ -28,11 +29,20 @@ cli = typer.Typer(
 _console = Console(stderr=True)
 
 
+class LogLevel(StrEnum):
+    """How much the log tells."""
+
+    DEBUG = "DEBUG"
+    INFO = "INFO"
+    WARNING = "WARNING"
+    ERROR = "ERROR"
+
+
 def main() -> None:
     """Entry point; an error that explains itself is printed without a traceback."""
     try:
         cli()
-    except (StartRefused, StorageFull) as error:
+    except MooringError as error:
         _console.print(f"[bold red]mooring:[/] {error.message}", highlight=False)
         raise SystemExit(1) from error
 
@@ -66,7 +76,7 @@ def serve(
         Path | None, typer.Option(help="Where caches are kept. [the user's data directory]")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file with all settings.")] = None,
-    log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
+    log_level: Annotated[LogLevel, typer.Option(case_sensitive=False)] = LogLevel.INFO,
 ) -> None:
     """Serve a model: OpenAI's chat completions and Moonshot's /v1/caching.
 
@@ -80,7 +90,7 @@ def serve(
         "api_key": os.environ.get("MOORING_API_KEY"),
     }
     settings = load_config(config, {"server": server, "model": {"source": model}})
-    configure_logging(log_level.upper())
+    configure_logging(log_level.value)
     asyncio.run(_serve(settings))
 
 

@@ -29,9 +29,9 @@ class ServerConfig(_Part):
     port: int = Field(8080, ge=0, le=65_535)
     """0 takes any free port."""
     data_dir: Path = Path(platformdirs.user_data_dir("mooring", appauthor=False))
-    api_key: str | None = Field(None, min_length=8)
+    api_key: str | None = Field(None, pattern=r"^[\x21-\x7e]{8,}$")
     """The bearer key every client must send. None lets everybody in, and only on loopback."""
-    max_body_bytes: int = Field(32 << 20, ge=1024)
+    max_body_bytes: int = Field(16 << 20, ge=1024)
 
 
 class ModelConfig(_Part):
@@ -59,7 +59,7 @@ class EngineConfig(_Part):
     threads: int | None = Field(None, ge=1)
     gpu_layers: int = Field(999, ge=0)
     """Layers to offload when llama.cpp was built with a GPU backend; a CPU build ignores it."""
-    max_queued: int = Field(256, ge=0)
+    max_queued: int = Field(256, ge=1)
     """Requests that may wait for room before others are sent away."""
 
 
@@ -114,7 +114,9 @@ def load_config(path: Path | None = None, overrides: dict[str, dict[str, Any]] |
             raise StartRefused(f"cannot read the configuration {path}: {error}") from error
     for part, values in (overrides or {}).items():
         given = {key: value for key, value in values.items() if value is not None}
-        settings[part] = {**settings.get(part, {}), **given}
+        in_file = settings.get(part, {})
+        if isinstance(in_file, dict):  # else it is wrong, and pydantic says so
+            settings[part] = {**in_file, **given}
     try:
         config = Config(**settings)
     except ValidationError as error:

@@ -94,14 +94,14 @@ def test_a_data_directory_serves_one_at_a_time(tmp_path: Path, tiny_model: Path)
 
 
 def test_a_key_is_asked_for_when_one_is_set(tmp_path: Path, tiny_model: Path) -> None:
-    config = '[server]\napi_key = "correct horse"'
+    config = '[server]\napi_key = "correct-horse"'
     with ServerProcess(tmp_path, tiny_model, config) as server:
         paths = ["/v1/models", "/v1/caching", "/v1/caching/cache-00000000000000000000"]
-        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "correct horse"}):
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "correct-horse"}):
             for path in paths:
                 reply = httpx.get(server.url + path, headers=headers)
                 assert reply.status_code == 401
                 assert reply.json()["error"]["type"] == "incorrect_api_key_error"
-        right = {"Authorization": "Bearer correct horse"}
+        right = {"Authorization": "Bearer correct-horse"}
         assert httpx.get(f"{server.url}/v1/models", headers=right).status_code == 200
         assert httpx.get(f"{server.url}/health").json() == {"status": "ok"}

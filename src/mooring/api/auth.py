@@ -1,25 +1,59 @@
-"""Who is asking: the bearer key to a tenant."""
+"""Who is asking: decided before a byte of the body is read."""
 
 import hmac
-from collections.abc import Callable
+from typing import Annotated
 
-from fastapi import Request
+from fastapi import Depends, Request
+from fastapi.responses import JSONResponse
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mooring.core.errors import AuthenticationFailed
+from mooring.api.errors import error_object, status_of
+from mooring.core.errors import AuthenticationFailed, MooringError, PermissionDenied
 
-TENANT = "default"
+_TENANT = "default"
 """The one tenant there is until tenants are built."""
+_OPEN_PATHS = {"/health"}  # load balancers have no key
+_LOOPBACK_NAMES = {"localhost", "127.0.0.1", "[::1]"}
 
 
-def tenant_of(api_key: str | None) -> Callable[[Request], str]:
-    """A dependency that admits requests with this key; None admits all (loopback only)."""
+class Auth:
+    """ASGI middleware: the bearer key to a tenant, for every path but /health."""
 
-    def admit(request: Request) -> str:
-        if api_key is None:
-            return TENANT
-        scheme, _, key = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(key.encode(), api_key.encode()):
+    def __init__(self, app: ASGIApp, api_key: str | None) -> None:
+        """Without a key everybody on this machine is let in; config sees to "on this machine"."""
+        self._app = app
+        self._api_key = api_key
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] not in _OPEN_PATHS:
+            try:
+                self._check(Headers(scope=scope))
+            except MooringError as error:
+                refusal = JSONResponse(error_object(error), status_of(error))
+                await refusal(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _check(self, headers: Headers) -> None:
+        if self._api_key is None:
+            # A web page can make its visitor's browser call a name that resolves to 127.0.0.1.
+            host = headers.get("Host", "").rpartition(":")[0] or headers.get("Host", "")
+            if host not in _LOOPBACK_NAMES:
+                raise PermissionDenied(
+                    f"this server has no key and answers to localhost only, not to {host!r}:"
+                    " set MOORING_API_KEY to serve it under another name"
+                )
+            return
+        scheme, _, key = headers.get("Authorization", "").partition(" ")
+        right = hmac.compare_digest(key.encode(), self._api_key.encode())
+        if scheme.lower() != "bearer" or not right:
             raise AuthenticationFailed("send the server's key as `Authorization: Bearer <key>`")
-        return TENANT
 
-    return admit
+
+def _tenant(_: Request) -> str:
+    return _TENANT
+
+
+Tenant = Annotated[str, Depends(_tenant)]
+"""The tenant a request speaks for."""

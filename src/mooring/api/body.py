@@ -1,16 +1,20 @@
-"""Bodies that would do harm before anybody looks at them: too large, too deep, or no Unicode."""
+"""Bodies that would do harm before anybody looks at them: too large, too many parts, no text."""
 
 import json
 import re
+from collections.abc import Callable, Coroutine
+from typing import Any, NoReturn
 
-from fastapi import Request
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mooring.core.errors import InvalidRequest
-
-_SURROGATE = re.compile(rb"\\u[dD][89abAB]")
 _MAX_DEPTH = 64
+_MAX_PARTS = 100_000  # parsing more would hold the event loop for long
+# Possessive, and closed or not: linear on any input.
+_STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class BodyLimit:
@@ -28,42 +32,72 @@ class BodyLimit:
             message = await receive()
             taken += len(message.get("body", b""))
             if taken > self._max_bytes:
-                raise HTTPException(
-                    400,
+                raise _bad(
                     f"the body is larger than the {self._max_bytes} bytes that this server takes"
-                    " (server.max_body_bytes)",
+                    " (server.max_body_bytes)"
                 )
             return message
 
         await self._app(scope, counted if scope["type"] == "http" else receive, send)
 
 
-async def harmless_json(request: Request) -> None:
-    """A dependency: refuses JSON that parses, but that nothing can be done with.
+class StrictRoute(APIRoute):
+    """A route whose JSON is UTF-8, no deeper than any schema needs, and can be written out again."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handle_strictly(request: Request) -> Response:
+            return await handle(_StrictRequest(request.scope, request.receive))
+
+        return handle_strictly
+
+
+class _StrictRequest(Request):
+    async def json(self) -> Any:
+        if not hasattr(self, "_strict_json"):
+            self._strict_json = parse_strictly(await self.body())
+        return self._strict_json
+
+
+def parse_strictly(body: bytes) -> Any:
+    """JSON that nothing behind this line has to be afraid of.
 
     Raises:
-        InvalidRequest: half a surrogate pair (no text), or nesting that no schema needs.
+        HTTPException: a 400 that says what is wrong.
+        json.JSONDecodeError: it is no JSON.
     """
-    body = await request.body()
-    if body.count(b"[") + body.count(b"{") > _MAX_DEPTH and _depth(json.loads(body)) > _MAX_DEPTH:
-        raise InvalidRequest(f"the body is nested more than {_MAX_DEPTH} levels deep")
-    if _SURROGATE.search(body):
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _bad(f"the body is not UTF-8: {error.reason} at byte {error.start}") from error
+    _check_structure(text)
+    value = json.loads(text, parse_constant=_refuse_constant)
+    if _SURROGATE.search(text):
         try:
-            json.dumps(json.loads(body), ensure_ascii=False).encode()
+            json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
-            raise InvalidRequest(
+            raise _bad(
                 "the body contains half a surrogate pair, which is no text: was a string cut in two?"
             ) from error
+    return value
 
 
-def _depth(value: object) -> int:
-    """How deep a parsed value is nested, without recursion."""
-    deepest, todo = 0, [(value, 1)]
-    while todo:
-        item, depth = todo.pop()
-        deepest = max(deepest, depth)
-        if isinstance(item, dict):
-            todo += [(inner, depth + 1) for inner in item.values()]
-        elif isinstance(item, list):
-            todo += [(inner, depth + 1) for inner in item]
-    return deepest
+def _check_structure(text: str) -> None:
+    """Count parts and depth without building anything."""
+    skeleton = _STRING.sub("", text)
+    if sum(map(skeleton.count, "{[,")) > _MAX_PARTS:
+        raise _bad(f"the body has more than {_MAX_PARTS} objects, lists and elements")
+    depth = 0
+    for bracket in re.findall(r"[\[\]{}]", skeleton):
+        depth += 1 if bracket in "[{" else -1
+        if depth > _MAX_DEPTH:
+            raise _bad(f"the body is nested more than {_MAX_DEPTH} levels deep")
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise _bad(f"the body contains {name}, which is not JSON")
+
+
+def _bad(message: str) -> HTTPException:
+    return HTTPException(400, message)

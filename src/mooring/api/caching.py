@@ -1,14 +1,14 @@
 """Moonshot's context caching: `/v1/caching` (docs/moonshot-api.md, sections 1 and 2)."""
 
-from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from mooring.api.body import harmless_json
+from mooring.api.auth import Tenant
+from mooring.api.body import StrictRoute
 from mooring.api.messages import ChatMessage, ToolDeclaration
-from mooring.core.context import CacheObject, Page
+from mooring.core.context import CacheObject, Page, Status
 from mooring.core.errors import InvalidRequest
 from mooring.service.contexts import Contexts, NewCache
 
@@ -41,6 +41,11 @@ class CreateBody(BaseModel):
                     f"messages[{index}].role: a cache cannot contain another one",
                     param=f"messages[{index}].role",
                 )
+            if (message.model_extra or {}).get("partial"):
+                raise InvalidRequest(
+                    f"messages[{index}].partial: a cache holds whole messages only",
+                    param=f"messages[{index}].partial",
+                )
         if self.tags:
             raise InvalidRequest("tags: not supported by this version", param="tags")
         return NewCache(
@@ -55,9 +60,8 @@ class CreateBody(BaseModel):
         )
 
 
-def router(contexts: Contexts, tenant_of: Callable[[Request], str]) -> APIRouter:
-    routes = APIRouter(prefix="/v1/caching", tags=["caching"], dependencies=[Depends(harmless_json)])
-    Tenant = Annotated[str, Depends(tenant_of)]
+def router(contexts: Contexts) -> APIRouter:
+    routes = APIRouter(prefix="/v1/caching", tags=["caching"], route_class=StrictRoute)
 
     @routes.post("")
     async def create(tenant: Tenant, body: CreateBody) -> dict[str, Any]:
@@ -67,13 +71,19 @@ def router(contexts: Contexts, tenant_of: Callable[[Request], str]) -> APIRouter
     @routes.get("")
     async def list_caches(
         tenant: Tenant,
+        request: Request,
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
         order: Literal["asc", "desc"] = "desc",
         after: str | None = None,
         before: str | None = None,
     ) -> dict[str, Any]:
-        """The caches by creation time."""
-        page = Page(limit, newest_first=order == "desc", after=after, before=before)
+        """The caches by creation time; `metadata[key]=value`, repeatable, filters."""
+        metadata = tuple(
+            (key[len("metadata[") : -1], value)
+            for key, value in request.query_params.multi_items()
+            if key.startswith("metadata[") and key.endswith("]")
+        )
+        page = Page(limit, order == "desc", after, before, metadata)
         found = await contexts.list(tenant, page)
         return {"object": "list", "data": [to_wire(cache) for cache in found]}
 
@@ -105,6 +115,6 @@ def to_wire(cache: CacheObject) -> dict[str, Any]:
         "status": cache.status.value,
         "tokens": cache.tokens,
     }
-    if cache.failure is not None:
+    if cache.status is Status.ERROR and cache.failure is not None:
         wire["error"] = {"type": cache.failure.type, "message": cache.failure.message}
     return wire

@@ -19,6 +19,7 @@ _TABLE: list[tuple[type[Exception], tuple[int, str, str | None]]] = [
     (errors.ContextFailed, (400, "invalid_request_error", "cache_failed")),
     (errors.InvalidRequest, (400, "invalid_request_error", None)),
     (errors.AuthenticationFailed, (401, "incorrect_api_key_error", "invalid_api_key")),
+    (errors.PermissionDenied, (403, "permission_denied_error", None)),
     (errors.ContextNotFound, (404, "resource_not_found_error", "cache_not_found")),
     (errors.ModelNotFound, (404, "resource_not_found_error", "model_not_found")),
     (errors.NotFound, (404, "resource_not_found_error", None)),
@@ -44,6 +45,11 @@ def error_object(error: Exception) -> dict[str, Any]:
     if isinstance(error, errors.MooringError):
         return _body(kind, error.message, code, error.param)
     return _body(kind, "the server made a mistake; its log has the details", code, None)
+
+
+def status_of(error: Exception) -> int:
+    """The HTTP status for an error."""
+    return _row(error)[0]
 
 
 def _row(error: Exception) -> tuple[int, str, str | None]:

@@ -1,14 +1,14 @@
 """OpenAI's chat completions and models, with the cache message (docs/moonshot-api.md, 3 and 4)."""
 
 import logging
-from collections.abc import Callable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from mooring.api.body import harmless_json
+from mooring.api.auth import Tenant
+from mooring.api.body import StrictRoute
 from mooring.api.cache_role import split_cache_message
 from mooring.api.completion import Envelope, chunks, collect
 from mooring.api.messages import ChatMessage, ToolDeclaration
@@ -106,6 +106,8 @@ class ChatBody(BaseModel):
                 "tool_choice: only 'auto' and 'none' are supported by this version",
                 param="tool_choice",
             )
+        if any((message.model_extra or {}).get("partial") for message in self.messages):
+            raise InvalidRequest("partial: not supported by this version", param="messages")
         if self.logit_bias:
             raise InvalidRequest("logit_bias: not supported by this version", param="logit_bias")
 
@@ -115,10 +117,8 @@ def router(
     models: Models,
     config: ChatConfig,
     fingerprint: str,
-    tenant_of: Callable[[Request], str],
 ) -> APIRouter:
-    routes = APIRouter(prefix="/v1", tags=["chat"], dependencies=[Depends(harmless_json)])
-    Tenant = Annotated[str, Depends(tenant_of)]
+    routes = APIRouter(prefix="/v1", tags=["chat"], route_class=StrictRoute)
 
     @routes.post("/chat/completions", response_model=None)
     async def create_completion(request: Request, tenant: Tenant, body: ChatBody) -> Response:

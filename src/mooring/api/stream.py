@@ -45,7 +45,8 @@ class EventStream(StreamingResponse):
 async def _lines(chunks: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:
     try:
         async for chunk in chunks:
-            yield f"data: {json.dumps(chunk, ensure_ascii=False, separators=(',', ':'))}\n\n"
+            # ASCII: some clients take U+2028 and its like inside the text for the end of the line.
+            yield f"data: {json.dumps(chunk, separators=(',', ':'))}\n\n"
     except MooringError as error:  # the headers are out: the error goes into the stream
         _log.error("stream failed error=%s", error)
         yield f"data: {json.dumps(error_object(error))}\n\n"

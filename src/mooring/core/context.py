@@ -65,6 +65,8 @@ class Page:
     """The id of the cache that the page follows, in the page's own order."""
     before: str | None = None
     """The id of the cache that the page precedes."""
+    metadata: tuple[tuple[str, str], ...] = ()
+    """Keys and values that a cache must all have."""
 
 
 def new_cache_id() -> str:

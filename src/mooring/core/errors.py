@@ -6,12 +6,14 @@ MooringError
 │   ├── ContextExpired        the cache was named after its end, without a new lifetime
 │   └── ContextFailed         the cache was named, but its prefill had failed
 ├── AuthenticationFailed      no key, or a key nobody issued
+├── PermissionDenied          not from here, or not with this key
 ├── NotFound
 │   ├── ContextNotFound       no such cache (for this tenant)
 │   └── ModelNotFound         no such model or alias
 ├── Overloaded                try again later
 │   └── StorageFull           the disk cannot hold what should be kept
 ├── EngineFailed              the engine broke while serving the request
+├── RegistryFailed            the database cannot be used
 └── StartRefused              the server must not start like this
     ├── ModelUnreadable       the model file is missing, broken or of a family we do not serve
     └── DataDirBusy           another server works in this data directory
@@ -48,6 +50,10 @@ class AuthenticationFailed(MooringError):
     """The bearer key is missing or unknown."""
 
 
+class PermissionDenied(MooringError):
+    """Whoever asks may not."""
+
+
 class NotFound(MooringError):
     """Something named in the request does not exist for this tenant."""
 
@@ -78,6 +84,10 @@ class StorageFull(Overloaded):
 
 class EngineFailed(MooringError):
     """The native library returned an error, or the decode thread ended."""
+
+
+class RegistryFailed(MooringError):
+    """The database returned an error; nothing of the transaction remains."""
 
 
 class StartRefused(MooringError):

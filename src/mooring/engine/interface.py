@@ -155,24 +155,27 @@ class Engine(Protocol):
     def failure(self) -> str | None:
         """Why the engine can serve no more, or None while it can."""
 
-    def render(self, conversation: Conversation) -> Tokens:
-        """The whole prompt, ready for an answer. Blocking; safe from any thread.
+    async def render(self, conversation: Conversation) -> Tokens:
+        """The whole prompt, ready for an answer.
 
         Raises:
             InvalidRequest: the chat template refuses these messages.
+            PromptTooLong: so long that it was not even tokenised.
         """
 
-    def stable_prefix(self, conversation: Conversation) -> Tokens:
-        """The tokens that any prompt continuing this conversation starts with. Blocking.
+    async def stable_prefix(self, conversation: Conversation) -> Tokens:
+        """The tokens that any prompt continuing this conversation starts with.
 
         Raises:
             InvalidRequest: the chat template refuses these messages.
+            PromptTooLong: so long that it was not even tokenised.
         """
 
     async def keep(self, prefix: Prefix, on_progress: Callable[[Progress], None] | None = None) -> Kept:
         """Compute a prefix if it must be and make it durable; equal prefixes are computed once.
 
         Raises:
+            PromptTooLong: it can never fit into the buffer.
             StorageFull: there is no room to keep it.
             EngineFailed: the native library failed.
         """

@@ -48,7 +48,7 @@ class ChatTemplate:
                 strftime_now=_frozen_strftime(conversation.today),
                 **self._special,
             )
-        except (jinja2.TemplateError, TypeError, ValueError, KeyError, RecursionError) as error:
+        except Exception as error:
             raise InvalidRequest(
                 f"the model's chat template refuses these messages: {error}", param="messages"
             ) from error
@@ -76,14 +76,22 @@ def _text(content: object) -> str:
 def _call_for_template(call: Mapping[str, Any]) -> dict[str, Any]:
     function = dict(call["function"])
     # A model may have written broken JSON; that goes back as the text it was.
-    with contextlib.suppress(json.JSONDecodeError, TypeError):
+    with contextlib.suppress(ValueError, TypeError, RecursionError):
         function["arguments"] = json.loads(function["arguments"])
     return {**call, "function": function}
 
 
-def _to_json(value: object, indent: int | None = None, **_: object) -> str:
-    """Unlike Jinja2's own, escapes nothing for HTML and keeps other scripts readable."""
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+def _to_json(
+    value: object,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """As Hugging Face's templates expect it: escapes nothing for HTML, keeps other scripts readable."""
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
 
 
 def _raise_exception(message: str) -> None:

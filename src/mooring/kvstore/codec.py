@@ -74,8 +74,9 @@ def decode(data: memoryview, *, fingerprint: str, key: str) -> Description:
     magic, length, expected = _HEAD.unpack_from(data)
     if magic != _MAGIC:
         raise Rejected(Rejection.FOREIGN)
-    text = bytes(data[_HEAD.size : min(_HEAD.size + length, PAYLOAD_START)])
-    if xxhash.xxh3_64_intdigest(text) != expected:
+    end = min(_HEAD.size + length, PAYLOAD_START)
+    text = bytes(data[_HEAD.size : end])
+    if xxhash.xxh3_64_intdigest(text) != expected or any(data[end:PAYLOAD_START]):
         raise Rejected(Rejection.CORRUPT)
     try:
         description = Description(**json.loads(text))

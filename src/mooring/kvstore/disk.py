@@ -1,5 +1,6 @@
 """The disk tier: one file an object, durable before `put` returns, read through a memory map."""
 
+import contextlib
 import errno
 import logging
 import mmap
@@ -7,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from threading import Lock
 from uuid import uuid4
 
 import numpy as np
@@ -40,7 +42,9 @@ class DiskTier:
         self._reserve_bytes = reserve_bytes
         self._fingerprint = fingerprint
         self._on_rejected = on_rejected
+        self._renaming = Lock()
         root.mkdir(parents=True, exist_ok=True)
+        _sync_directory(root.parent)
         for unfinished in root.glob("*/*.tmp"):  # a crash between write and rename
             unfinished.unlink(missing_ok=True)
 
@@ -48,10 +52,11 @@ class DiskTier:
         path = self._path(key)
         try:
             with path.open("rb") as file:
+                inode = os.fstat(file.fileno()).st_ino
                 view = _map(file.fileno())
         except FileNotFoundError:
             return None
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: cut short between stat and map
             _log.warning("kv file unreadable key=%s error=%s", key, error)
             return None
         try:
@@ -59,7 +64,7 @@ class DiskTier:
         except Rejected as rejected:
             _log.warning("kv file rejected key=%s reason=%s", key, rejected.reason)
             self._on_rejected(rejected.reason)
-            path.unlink(missing_ok=True)
+            self._remove_if_still(path, inode)
             return None
         payload = np.frombuffer(view, np.uint8, offset=codec.PAYLOAD_START)  # keeps the map alive
         return KvObject(description.tokens, payload)
@@ -77,13 +82,14 @@ class DiskTier:
             payload_checksum=codec.checksum(item.payload.data),
         )
         try:
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             with unfinished.open("wb") as file:
                 file.write(codec.encode(description))
                 file.write(item.payload.data)
                 file.flush()
                 os.fsync(file.fileno())
-            unfinished.rename(path)
+            with self._renaming:
+                unfinished.rename(path)
             _sync_directory(path.parent)
             _sync_directory(self._root)
         except OSError as error:
@@ -95,12 +101,25 @@ class DiskTier:
     def delete(self, key: str) -> None:
         self._path(key).unlink(missing_ok=True)
 
+    def holds(self, key: str) -> bool:
+        """Whether there is a file, good or bad."""
+        return self._path(key).exists()
+
     def keys(self) -> set[str]:
         return {path.stem for path in self._root.glob(f"*/*{_SUFFIX}")}
 
     def room_for(self, size_bytes: int) -> bool:
         """Whether the disk looks able to take this much; the truth shows on writing."""
-        return shutil.disk_usage(self._root).free - self._reserve_bytes > size_bytes
+        try:
+            return shutil.disk_usage(self._root).free - self._reserve_bytes > size_bytes
+        except OSError:
+            return True
+
+    def _remove_if_still(self, path: Path, inode: int) -> None:
+        """Remove a bad file, unless a good one has taken its place since it was opened."""
+        with self._renaming, contextlib.suppress(OSError):
+            if path.stat().st_ino == inode:
+                path.unlink()
 
     def _path(self, key: str) -> Path:
         assert key.isalnum(), "a key is hex digits, so it never leaves the folder"

@@ -26,12 +26,15 @@ class RamTier:
         """Hold the object, dropping others to make room; one larger than the budget is not held."""
         with self._lock:
             self._drop(key)
-            if item.size_bytes > self._budget_bytes:
+            if not self.could_hold(item):
                 return
             while self._used_bytes + item.size_bytes > self._budget_bytes:
                 self._drop(next(iter(self._held)))
             self._held[key] = item
             self._used_bytes += item.size_bytes
+
+    def could_hold(self, item: KvObject) -> bool:
+        return item.size_bytes <= self._budget_bytes
 
     def delete(self, key: str) -> None:
         with self._lock:

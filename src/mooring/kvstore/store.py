@@ -1,5 +1,6 @@
 """The store: RAM before disk. Every call returns at once; slow work is a future to be polled."""
 
+import contextlib
 from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,9 +29,15 @@ class KvStore:
         self._readers = ThreadPoolExecutor(2, "mooring-kv-read")
         # One writer: puts and deletes of a key happen in the order they were asked for.
         self._writer = ThreadPoolExecutor(1, "mooring-kv-write")
+        self._forgotten: set[str] = set()
+        """Keys whose files the writer is still to delete."""
 
     def fetch(self, key: str) -> Future[Found | None]:
         """The object from the nearest tier, verified; None when no tier has it whole."""
+        if key in self._forgotten:  # its file may still be there
+            nothing: Future[Found | None] = Future()
+            nothing.set_result(None)
+            return nothing
         item = self._ram.get(key)
         if item is None:
             reading = self._readers.submit(self._read, key)
@@ -42,10 +49,12 @@ class KvStore:
 
     def keep(self, key: str, item: KvObject) -> Future[None]:
         """Hold an object; the future completes when it is durable, or fails with StorageFull."""
+        self._forgotten.discard(key)
         self._ram.put(key, item)
         return self._writer.submit(self._write, key, item)
 
     def forget(self, key: str) -> Future[None]:
+        self._forgotten.add(key)
         self._ram.delete(key)
         return self._writer.submit(self._delete, key)
 
@@ -67,9 +76,17 @@ class KvStore:
         return None if item is None else Found(item, "disk")
 
     def _promote(self, key: str, read: Future[Found | None]) -> None:
-        """Copy into RAM on the reading thread, after the reader has its answer: it need not wait."""
-        if not read.cancelled() and read.exception() is None and (found := read.result()):
-            self._ram.put(key, KvObject(found.item.tokens, np.array(found.item.payload)))
+        """The reader has its answer; copy into RAM behind its back."""
+        if read.cancelled() or read.exception() is not None or not (found := read.result()):
+            return
+        if self._ram.could_hold(found.item):
+            with contextlib.suppress(RuntimeError):  # the store is closing
+                self._readers.submit(self._copy_to_ram, key, found.item)
+
+    def _copy_to_ram(self, key: str, item: KvObject) -> None:
+        self._ram.put(key, KvObject(item.tokens, np.array(item.payload)))
+        if key in self._forgotten or not self._disk.holds(key):
+            self._ram.delete(key)  # forgotten meanwhile: RAM holds only what disk does
 
     def _write(self, key: str, item: KvObject) -> None:
         try:
@@ -79,8 +96,9 @@ class KvStore:
             raise
 
     def _delete(self, key: str) -> None:
-        self._ram.delete(key)  # again: a promotion may have run since
         self._disk.delete(key)
+        self._ram.delete(key)  # again: a copy may have been made since
+        self._forgotten.discard(key)
 
     def _delete_all_but(self, kept: frozenset[str]) -> None:
         for key in (self._ram.keys() | self._disk.keys()) - kept:

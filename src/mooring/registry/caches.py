@@ -1,7 +1,7 @@
 """Cache objects: rows to values and back. Every query that serves a client names the tenant."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,6 +11,15 @@ from mooring.registry.database import Database
 from mooring.registry.schema import caches
 
 _WANTED = (Status.PENDING, Status.READY)
+
+
+@dataclass(frozen=True)
+class Expired:
+    """A cache that has just been found past its end."""
+
+    id: str
+    tenant: str
+    prefix_id: str
 
 
 class Caches:
@@ -31,6 +40,8 @@ class Caches:
     def list(self, tenant: str, page: Page) -> Sequence[CacheObject] | None:
         """A page of the tenant's caches; None when `after` or `before` names none of them."""
         query = caches.select().where(caches.c.tenant == tenant)
+        for key, value in page.metadata:
+            query = query.where(caches.c.metadata[key].as_string() == value)
         with self._database.begin() as connection:
             for cursor, follows in ((page.after, True), (page.before, False)):
                 if cursor is None:
@@ -41,18 +52,20 @@ class Caches:
                 older = follows is page.newest_first
                 serial = caches.c.serial
                 query = query.where(serial < row.serial if older else serial > row.serial)
-            order = caches.c.serial.desc() if page.newest_first else caches.c.serial.asc()
+            # Before a cache means next to it: such a page is read towards the list's beginning.
+            backwards = page.before is not None and page.after is None
+            descending = page.newest_first is not backwards
+            order = caches.c.serial.desc() if descending else caches.c.serial.asc()
             rows = connection.execute(query.order_by(order).limit(page.limit)).all()
-        return [_from_row(row) for row in rows]
+        found = [_from_row(row) for row in rows]
+        return found[::-1] if backwards else found
 
     def delete(self, tenant: str, cache_id: str) -> CacheObject | None:
         """Remove a cache; returns what it was."""
+        which = sa.and_(caches.c.tenant == tenant, caches.c.id == cache_id)
         with self._database.begin() as connection:
-            row = connection.execute(_select(tenant, cache_id)).one_or_none()
-            if row is None:
-                return None
-            connection.execute(caches.delete().where(caches.c.id == cache_id))
-        return _from_row(row)
+            row = connection.execute(caches.delete().where(which).returning(caches)).one_or_none()
+        return None if row is None else _from_row(row)
 
     def settle(self, cache_id: str, status: Status, failure: Failure | None = None) -> None:
         """End a `pending`; a cache that is not pending any more stays as it is."""
@@ -62,25 +75,41 @@ class Caches:
             failure=None if failure is None else asdict(failure),
         )
 
-    def revive(self, cache_id: str, expired_at: int) -> None:
-        """Begin a new life: `pending` again, with a new end."""
-        self._update(caches.c.id == cache_id, status=Status.PENDING, expired_at=expired_at, failure=None)
+    def extend(self, cache_id: str, expired_at: int, now: int) -> CacheObject | None:
+        """Give a cache a new end; one that had passed its old end begins a new life as `pending`.
 
-    def set_expiry(self, cache_id: str, expired_at: int) -> None:
-        self._update(caches.c.id == cache_id, expired_at=expired_at)
+        One statement, so that no sweep comes in between. None when the cache is gone.
+        """
+        over = sa.or_(caches.c.status == Status.INACTIVE, caches.c.expired_at <= now)
+        statement = (
+            caches.update()
+            .where(caches.c.id == cache_id)
+            .values(
+                expired_at=expired_at,
+                status=sa.case((over, Status.PENDING), else_=caches.c.status),
+                failure=sa.case((over, sa.null()), else_=caches.c.failure),
+            )
+            .returning(caches)
+        )
+        with self._database.begin() as connection:
+            row = connection.execute(statement).one_or_none()
+        return None if row is None else _from_row(row)
 
     def set_prefix(self, cache_id: str, prefix_id: str, tokens: int) -> None:
         """The same messages are other tokens now: another model or template is loaded."""
         self._update(caches.c.id == cache_id, prefix_id=prefix_id, tokens=tokens)
 
-    def expire(self, now: int) -> Sequence[CacheObject]:
-        """Mark as `inactive` what has passed its end; returns those caches."""
+    def expire(self, now: int) -> Sequence[Expired]:
+        """Mark as `inactive` what has passed its end; returns each once."""
         over = sa.and_(caches.c.status != Status.INACTIVE, caches.c.expired_at <= now)
+        statement = (
+            caches.update()
+            .where(over)
+            .values(status=Status.INACTIVE)
+            .returning(caches.c.id, caches.c.tenant, caches.c.prefix_id)
+        )
         with self._database.begin() as connection:
-            rows = connection.execute(
-                caches.update().where(over).values(status=Status.INACTIVE).returning(caches)
-            ).all()
-        return [_from_row(row) for row in rows]
+            return [Expired(*row) for row in connection.execute(statement)]
 
     def pending(self) -> Sequence[CacheObject]:
         """Caches whose prefill a crash or a stop interrupted, of all tenants."""

@@ -9,7 +9,7 @@ import alembic.command
 import alembic.config
 import sqlalchemy as sa
 
-from mooring.core.errors import StorageFull
+from mooring.core.errors import RegistryFailed, StorageFull
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _FULL = "disk is full"  # SQLite's words for SQLITE_FULL
@@ -23,8 +23,9 @@ class Database:
 
         Raises:
             StorageFull: there is no room for it.
+            RegistryFailed: it is no database, or cannot be opened.
         """
-        self.engine = sa.create_engine(f"sqlite:///{path}")
+        self.engine = sa.create_engine(sa.URL.create("sqlite", database=str(path)))
         sa.event.listen(self.engine, "connect", _prepare_connection)
         with self.begin() as connection:
             _migrate(connection)
@@ -35,16 +36,17 @@ class Database:
 
         Raises:
             StorageFull: the database could not grow; nothing of the transaction remains.
+            RegistryFailed: anything else went wrong in the database; the same holds.
         """
         try:
             with self.engine.begin() as connection:
                 yield connection
-        except sa.exc.OperationalError as error:
+        except sa.exc.DBAPIError as error:
             if _FULL in str(error.orig):
                 raise StorageFull(
                     "no room on disk for the registry: free space in the data directory"
                 ) from error
-            raise
+            raise RegistryFailed(f"the registry cannot be used: {error.orig}") from error
 
     def close(self) -> None:
         self.engine.dispose()

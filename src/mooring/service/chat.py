@@ -1,17 +1,30 @@
 """A chat, from messages to a stream of events: resolve the context, render, generate."""
 
-import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 
 from mooring.core.conversation import Conversation, Message, Tool
-from mooring.core.errors import PromptTooLong
+from mooring.core.errors import MooringError, PromptTooLong
 from mooring.core.prefix import Prefix
-from mooring.engine.interface import Engine, Event, Generation, Progress, Sampling, Source, Started
+from mooring.engine.interface import (
+    ChoiceFinished,
+    Delta,
+    Engine,
+    Event,
+    Finished,
+    Generation,
+    Progress,
+    Sampling,
+    Source,
+    Started,
+)
 from mooring.service.contexts import CacheUse, Contexts
+from mooring.service.keeping import make_conversation
 from mooring.service.models import Models
+
+_log = logging.getLogger("mooring.chat")
 
 
 @dataclass(frozen=True)
@@ -77,16 +90,16 @@ class Chat:
             InvalidRequest: the template refuses the messages.
             Overloaded: the queue is full.
         """
+        begun = time.monotonic()
         self._models.check(request.model)
         opened = None
         if request.cache is not None:
             opened = await self._contexts.open(tenant, request.cache)
             conversation = opened.conversation.followed_by(request.messages)
         else:
-            today = datetime.fromtimestamp(self._clock(), UTC).date()
-            conversation = Conversation(request.messages, request.tools, today)
-        generation = await asyncio.to_thread(
-            self._generation, conversation, opened.prefix if opened else None, request.sampling
+            conversation = make_conversation(request.messages, request.tools, self._clock())
+        generation = await self._generation(
+            conversation, opened.prefix if opened else None, request.sampling
         )
         events = self._engine.generate(generation)
         try:
@@ -95,19 +108,25 @@ class Chat:
             if opened is not None:
                 end = opened.cache.expired_at
                 if request.cache is not None and request.cache.reset_ttl_s is not None:
-                    end = await self._contexts.reset_ttl(opened.cache, request.cache.reset_ttl_s)
+                    end = await self._contexts.extend(opened.cache, request.cache.reset_ttl_s)
                 if started.cached_tokens:
                     hit = CacheHit(opened.cache.id, started.cached_tokens, end)
         except BaseException:
             await events.aclose()
             raise
-        return Answer(len(generation.prompt), started.cached_tokens, started.source, hit, events)
+        line = (
+            f"tenant={tenant} model={request.model} cache={request.cache and request.cache.cache_id}"
+            f" prompt_tokens={len(generation.prompt)} cached_tokens={started.cached_tokens}"
+            f" source={started.source}"
+        )
+        logged = _logged(events, line, begun)
+        return Answer(len(generation.prompt), started.cached_tokens, started.source, hit, logged)
 
-    def _generation(
+    async def _generation(
         self, conversation: Conversation, prefix: Prefix | None, sampling: Sampling
     ) -> Generation:
-        """Render, and fit the answer into what the prompt leaves of the context. Blocking."""
-        prompt = self._engine.render(conversation)
+        """Render, and fit the answer into what the prompt leaves of the context."""
+        prompt = await self._engine.render(conversation)
         room = self._engine.model.context_tokens - len(prompt)
         if room < 1:
             raise PromptTooLong(
@@ -117,6 +136,32 @@ class Chat:
             )
         fitting = replace(sampling, max_tokens=min(sampling.max_tokens, room))
         return Generation(prompt, prefix, fitting)
+
+
+async def _logged(events: AsyncGenerator[Event], line: str, begun: float) -> AsyncGenerator[Event]:
+    """The same events; one log line when they end, whichever way."""
+    outcome, ttft_s, completion_tokens = "cancelled", 0.0, 0
+    try:
+        async for event in events:
+            match event:
+                case Delta() | ChoiceFinished() if not ttft_s:
+                    ttft_s = time.monotonic() - begun
+                case Finished(usage):
+                    outcome, completion_tokens = "done", usage.completion_tokens
+            yield event
+    except MooringError:
+        outcome = "failed"
+        raise
+    finally:
+        await events.aclose()
+        _log.info(
+            "chat %s %s completion_tokens=%d ttft_s=%.3f seconds=%.3f",
+            outcome,
+            line,
+            completion_tokens,
+            ttft_s,
+            time.monotonic() - begun,
+        )
 
 
 async def _started(

@@ -1,19 +1,13 @@
-"""The life of cached contexts: create, look up, use, expire, delete.
-
-The registry says what should be kept, the engine's store says what is; here the two are brought
-together. Bytes that are gone are computed again when a cache is used, from the messages in its row.
-"""
+"""The life of cached contexts: create, look up, use, expire, delete."""
 
 import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from weakref import WeakValueDictionary
 
 from mooring.config import CachingConfig
-from mooring.core.context import CacheObject, Failure, Page, Status, new_cache_id
+from mooring.core.context import CacheObject, Page, Status, new_cache_id
 from mooring.core.conversation import Conversation, Message, Tool
 from mooring.core.errors import (
     ContextExpired,
@@ -22,13 +16,11 @@ from mooring.core.errors import (
     InvalidRequest,
     MooringError,
     Overloaded,
-    PromptTooLong,
-    StorageFull,
 )
 from mooring.core.prefix import Prefix
-from mooring.engine.interface import Engine, Progress
 from mooring.registry.caches import Caches
 from mooring.service.expiry import as_of, choose_end
+from mooring.service.keeping import Keeper, OnProgress, conversation_of, make_conversation
 from mooring.service.models import Models
 
 _log = logging.getLogger("mooring.contexts")
@@ -71,45 +63,28 @@ class Contexts:
 
     def __init__(
         self,
-        engine: Engine,
+        keeper: Keeper,
         caches: Caches,
         models: Models,
         config: CachingConfig,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._engine = engine
+        self._keeper = keeper
         self._caches = caches
         self._models = models
         self._config = config
         self._clock = clock
-        self._fills: dict[str, asyncio.Task[None]] = {}
-        """The running prefill of each pending cache, by its id."""
-        self._releases: set[asyncio.Task[None]] = set()
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        """One for each prefix: it is not released while it is being kept, nor the other way round."""
-        self._prefixes: dict[str, Prefix] = {}
-        """Prefixes of caches used lately: rendering and tokenising long messages takes a while."""
 
     async def resume(self) -> None:
         """After a start: go on with what was pending, and forget bytes that no cache wants."""
-        await self._engine.release_all_but(await asyncio.to_thread(self._caches.wanted_prefixes))
-        for cache in await asyncio.to_thread(self._caches.pending):
-            self._begin_fill(cache)
-
-    async def close(self) -> None:
-        """Interrupt running prefills; their caches stay pending and go on after the next start."""
-        tasks = [*self._fills.values(), *self._releases]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        wanted = await asyncio.to_thread(self._caches.wanted_prefixes)
+        await self._keeper.release_all_but(wanted)
+        await self.sweep()
 
     async def create(
-        self,
-        tenant: str,
-        new: NewCache,
-        on_progress: Callable[[Progress], None] | None = None,
+        self, tenant: str, new: NewCache, on_progress: OnProgress | None = None
     ) -> CacheObject:
-        """Register a cache and begin its prefill; returns it `pending`, with its tokens counted.
+        """Register a cache and begin its fill; returns it `pending`, with its tokens counted.
 
         Raises:
             InvalidRequest: a field breaks a rule, or the template refuses the messages.
@@ -120,20 +95,8 @@ class Contexts:
         if not new.messages:
             raise InvalidRequest("messages: at least one message is needed", param="messages")
         now = int(self._clock())
-        end = choose_end(
-            now,
-            ttl_s=new.ttl_s,
-            expired_at=new.expired_at,
-            default_ttl_s=self._config.default_ttl_s,
-            max_ttl_s=self._config.max_ttl_s,
-        )
-        prefix = await self._render(tenant, _conversation(new.messages, new.tools, now))
-        room = self._engine.model.context_tokens
-        if len(prefix) >= room:
-            raise PromptTooLong(
-                f"messages: {len(prefix)} tokens do not fit into the model's context of {room}",
-                param="messages",
-            )
+        end = self._choose_end(now, new.ttl_s, new.expired_at)
+        prefix = await self._keeper.render(tenant, make_conversation(new.messages, new.tools, now))
         cache = CacheObject(
             id=new_cache_id(),
             tenant=tenant,
@@ -151,8 +114,8 @@ class Contexts:
         )
         await asyncio.to_thread(self._caches.insert, cache)
         _log.info("cache created id=%s tenant=%s tokens=%d", cache.id, tenant, cache.tokens)
-        self._remember(cache.id, prefix)
-        self._begin_fill(cache, on_progress)
+        self._keeper.remember(cache.id, prefix)
+        self._keeper.fill(cache, on_progress)
         return cache
 
     async def get(self, tenant: str, cache_id: str) -> CacheObject:
@@ -176,20 +139,17 @@ class Contexts:
         if cache is None:
             raise ContextNotFound(cache_id)
         _log.info("cache deleted id=%s tenant=%s", cache_id, tenant)
-        self._prefixes.pop(cache_id, None)
-        if (fill := self._fills.get(cache_id)) is not None:
-            fill.cancel()
-        self._begin_release(cache.prefix_id)
+        self._keeper.drop(cache_id, cache.prefix_id, self._keeper.fills().get(cache_id))
 
     async def wait(self, tenant: str, cache_id: str) -> CacheObject:
-        """The cache, once its prefill has ended one way or the other.
+        """The cache, once its fill has ended one way or the other.
 
         Raises:
             ContextNotFound: no such cache, or it was deleted meanwhile.
         """
         cache = await self.get(tenant, cache_id)
         if cache.status is Status.PENDING:
-            fill = self._fills.get(cache_id) or self._begin_fill(cache)
+            fill = self._keeper.fill(cache)
             await asyncio.wait({fill})  # not its result: a cancelled fill must not cancel us
             cache = await self.get(tenant, cache_id)
         return cache
@@ -200,8 +160,8 @@ class Contexts:
         Raises:
             ContextNotFound: no such cache.
             ContextExpired: it is over and the request gives it no new life.
-            ContextFailed: its prefill had failed.
-            Overloaded: its prefill could not be brought to an end.
+            ContextFailed: its fill had failed.
+            Overloaded: its fill could not be brought to an end.
         """
         cache = await self.get(tenant, use.cache_id)
         if cache.status is Status.INACTIVE:
@@ -211,8 +171,7 @@ class Contexts:
                     " to the cache message to revive it, or create it anew",
                     param="messages",
                 )
-            await asyncio.to_thread(self._caches.revive, cache.id, self._end_of(use.reset_ttl_s))
-            _log.info("cache revived id=%s tenant=%s", cache.id, tenant)
+            await self.extend(cache, use.reset_ttl_s)
         cache = await self.wait(tenant, cache.id)
         match cache.status:
             case Status.ERROR:
@@ -223,26 +182,32 @@ class Contexts:
                     param="messages",
                 )
             case Status.READY:
-                prefix = await self._prefix_of(cache)
-                conversation = _conversation(cache.messages, cache.tools, cache.created_at)
-                return OpenContext(cache, conversation, prefix)
+                prefix = await self._keeper.prefix_of(cache)
+                return OpenContext(cache, conversation_of(cache), prefix)
             case _:
                 raise Overloaded(f"the cache {cache.id} is not ready; try again shortly")
 
-    async def reset_ttl(self, cache: CacheObject, ttl_s: int) -> int:
-        """Let a cache end `ttl_s` from now, whatever its end was; returns the new end."""
-        end = self._end_of(ttl_s)
-        await asyncio.to_thread(self._caches.set_expiry, cache.id, end)
+    async def extend(self, cache: CacheObject, ttl_s: int) -> int:
+        """Let a cache end `ttl_s` from now, whatever its end was; returns the new end.
+
+        If it has expired, swept or not, it is pending again and being filled.
+        """
+        now = int(self._clock())
+        end = self._choose_end(now, ttl_s, None)
+        extended = await asyncio.to_thread(self._caches.extend, cache.id, end, now)
+        if extended is not None and extended.status is Status.PENDING:
+            _log.info("cache revived id=%s tenant=%s", cache.id, cache.tenant)
+            self._keeper.fill(extended)
         return end
 
     async def sweep(self) -> None:
-        """Mark what has passed its end, and give back its bytes."""
-        for cache in await asyncio.to_thread(self._caches.expire, int(self._clock())):
-            _log.info("cache expired id=%s tenant=%s", cache.id, cache.tenant)
-            self._prefixes.pop(cache.id, None)
-            if (fill := self._fills.get(cache.id)) is not None:
-                fill.cancel()
-            self._begin_release(cache.prefix_id)
+        """Mark what has passed its end and give back its bytes; fill what is pending."""
+        running = self._keeper.fills()  # a cache revived behind our back has a newer one
+        for over in await asyncio.to_thread(self._caches.expire, int(self._clock())):
+            _log.info("cache expired id=%s tenant=%s", over.id, over.tenant)
+            self._keeper.drop(over.id, over.prefix_id, running.get(over.id))
+        for cache in await asyncio.to_thread(self._caches.pending):
+            self._keeper.fill(cache)
 
     async def sweep_forever(self) -> None:
         """Sweep at intervals; a failing sweep is tried again at the next."""
@@ -250,98 +215,14 @@ class Contexts:
             await asyncio.sleep(self._config.sweep_interval_s)
             try:
                 await self.sweep()
-            except StorageFull as error:
+            except MooringError as error:
                 _log.error("sweep failed error=%s", error)
 
-    def _end_of(self, ttl_s: int) -> int:
+    def _choose_end(self, now: int, ttl_s: int | None, expired_at: int | None) -> int:
         return choose_end(
-            int(self._clock()),
+            now,
             ttl_s=ttl_s,
-            expired_at=None,
+            expired_at=expired_at,
             default_ttl_s=self._config.default_ttl_s,
             max_ttl_s=self._config.max_ttl_s,
         )
-
-    # Keeping and releasing
-
-    def _begin_fill(
-        self, cache: CacheObject, on_progress: Callable[[Progress], None] | None = None
-    ) -> asyncio.Task[None]:
-        task = asyncio.create_task(self._fill(cache, on_progress), name=f"fill {cache.id}")
-        self._fills[cache.id] = task
-        task.add_done_callback(lambda _: self._fills.pop(cache.id, None))
-        return task
-
-    async def _fill(self, cache: CacheObject, on_progress: Callable[[Progress], None] | None) -> None:
-        """Make a pending cache's prefix durable, and say how it went."""
-        try:
-            status, failure = await self._keep(cache, on_progress)
-            await asyncio.to_thread(self._caches.settle, cache.id, status, failure)
-        except StorageFull as error:  # of the registry: the row stays pending until it is used
-            _log.error("cache not settled id=%s error=%s", cache.id, error)
-
-    async def _keep(
-        self, cache: CacheObject, on_progress: Callable[[Progress], None] | None
-    ) -> tuple[Status, Failure | None]:
-        begun = time.monotonic()
-        try:
-            prefix = await self._prefix_of(cache)
-            async with self._lock(prefix.id):
-                kept = await self._engine.keep(prefix, on_progress)
-        except MooringError as error:
-            _log.error("cache failed id=%s error=%s", cache.id, error)
-            kind = "engine_overloaded_error" if isinstance(error, Overloaded) else "server_error"
-            return Status.ERROR, Failure(kind, error.message)
-        _log.info(
-            "cache ready id=%s tokens=%d evaluated_tokens=%d seconds=%.2f",
-            cache.id,
-            cache.tokens,
-            kept.evaluated_tokens,
-            time.monotonic() - begun,
-        )
-        return Status.READY, None
-
-    def _begin_release(self, prefix_id: str) -> None:
-        task = asyncio.create_task(self._release(prefix_id), name=f"release {prefix_id[:12]}")
-        self._releases.add(task)
-        task.add_done_callback(self._releases.discard)
-
-    async def _release(self, prefix_id: str) -> None:
-        """Forget a prefix unless another live cache holds it: equal content is stored once."""
-        async with self._lock(prefix_id):
-            if not await asyncio.to_thread(self._caches.wants, prefix_id):
-                await self._engine.release(prefix_id)
-
-    def _lock(self, prefix_id: str) -> asyncio.Lock:
-        return self._locks.setdefault(prefix_id, asyncio.Lock())
-
-    # Prefixes
-
-    async def _prefix_of(self, cache: CacheObject) -> Prefix:
-        """The cache's prefix under the loaded model."""
-        prefix = self._prefixes.get(cache.id)
-        if prefix is None:
-            conversation = _conversation(cache.messages, cache.tools, cache.created_at)
-            prefix = await self._render(cache.tenant, conversation)
-            self._remember(cache.id, prefix)
-        if prefix.id != cache.prefix_id:
-            await asyncio.to_thread(self._caches.set_prefix, cache.id, prefix.id, len(prefix))
-        return prefix
-
-    async def _render(self, tenant: str, conversation: Conversation) -> Prefix:
-        tokens = await asyncio.to_thread(self._engine.stable_prefix, conversation)
-        return Prefix(tenant, tokens)
-
-    def _remember(self, cache_id: str, prefix: Prefix) -> None:
-        while len(self._prefixes) >= _REMEMBERED_PREFIXES:
-            self._prefixes.pop(next(iter(self._prefixes)))
-        self._prefixes[cache_id] = prefix
-
-
-_REMEMBERED_PREFIXES = 256
-
-
-def _conversation(
-    messages: tuple[Message, ...], tools: tuple[Tool, ...], created_at: int
-) -> Conversation:
-    return Conversation(messages, tools, datetime.fromtimestamp(created_at, UTC).date())

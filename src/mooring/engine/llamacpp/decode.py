@@ -9,10 +9,10 @@ from mooring.engine.interface import (
     SampledToken,
 )
 from mooring.engine.llamacpp.binding import DecodeContext
-from mooring.engine.llamacpp.cells import Cells
+from mooring.engine.llamacpp.buffer import Buffer
 from mooring.engine.llamacpp.fill import Fill
 from mooring.engine.llamacpp.outbox import Outbox
-from mooring.engine.llamacpp.request import Choice, Request, Stage
+from mooring.engine.llamacpp.request import Choice, Request, RequestStage
 from mooring.engine.llamacpp.sampler import make_chain, report_logprobs
 from mooring.engine.llamacpp.text import TextStream
 from mooring.telemetry import Metrics
@@ -21,9 +21,9 @@ from mooring.telemetry import Metrics
 class Decode:
     """The choices of running requests."""
 
-    def __init__(self, context: DecodeContext, cells: Cells, outbox: Outbox, metrics: Metrics) -> None:
+    def __init__(self, context: DecodeContext, buffer: Buffer, outbox: Outbox, metrics: Metrics) -> None:
         self._context = context
-        self._cells = cells
+        self._buffer = buffer
         self._outbox = outbox
         self._metrics = metrics
 
@@ -32,13 +32,12 @@ class Decode:
 
         All choices draw from the same logits; their sequences share the prompt's cells.
         """
-        request.stage = Stage.DECODING
+        request.stage = RequestStage.DECODING
         sampling = request.generation.sampling
         for index in range(sampling.choices):
             sequence = fill.sequence
             if index > 0:
-                sequence = self._cells.take_id()
-                self._context.copy_sequence(fill.sequence, sequence, len(fill.tokens))
+                sequence = self._buffer.open_on(fill.sequence, len(fill.tokens))
             sampler = make_chain(sampling, choice=index, vocabulary=self._context.model.vocab_size)
             text = TextStream(sampling.stop)
             request.choices.append(Choice(index, sequence, sampler, text, len(fill.tokens)))
@@ -84,6 +83,5 @@ class Decode:
 
     def free(self, choice: Choice) -> None:
         """Give back the choice's sequence and sampler."""
-        self._context.cut_sequence(choice.sequence, 0)
-        self._cells.return_id(choice.sequence)
+        self._buffer.close(choice.sequence)
         choice.sampler.close()

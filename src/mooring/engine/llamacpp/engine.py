@@ -19,6 +19,7 @@ from mooring.engine.interface import (
 )
 from mooring.engine.llamacpp.binding import DecodeContext
 from mooring.engine.llamacpp.outbox import Mail
+from mooring.engine.llamacpp.rendering import rendering_threads
 from mooring.engine.llamacpp.request import Request, Ticket
 from mooring.engine.llamacpp.scheduler import Scheduler
 from mooring.engine.prompt import Prompter
@@ -46,6 +47,7 @@ class LlamaEngine:
         self._prompter = prompter
         self._store = store
         self._loop = asyncio.get_running_loop()
+        self._renderers = rendering_threads()
         self._failure: str | None = None
         self._scheduler = Scheduler(
             context,
@@ -66,17 +68,23 @@ class LlamaEngine:
     def failure(self) -> str | None:
         return self._failure
 
-    def render(self, conversation: Conversation) -> Tokens:
-        return self._prompter.render(conversation)
+    async def render(self, conversation: Conversation) -> Tokens:
+        return await self._loop.run_in_executor(self._renderers, self._prompter.render, conversation)
 
-    def stable_prefix(self, conversation: Conversation) -> Tokens:
-        return self._prompter.stable_prefix(conversation)
+    async def stable_prefix(self, conversation: Conversation) -> Tokens:
+        return await self._loop.run_in_executor(
+            self._renderers, self._prompter.stable_prefix, conversation
+        )
 
     async def keep(self, prefix: Prefix, on_progress: Callable[[Progress], None] | None = None) -> Kept:
         mail: asyncio.Queue[Event | Kept | MooringError] = asyncio.Queue()
         ticket = Ticket(prefix, mail.put_nowait)
-        self._check_alive()
-        self._scheduler.keep(ticket)
+        if not self._scheduler.could_ever_hold(ticket):
+            raise PromptTooLong(
+                f"{len(prefix)} tokens do not fit into this server's KV buffer of"
+                f" {self._context.shape.cells} (engine.cells)"
+            )
+        self._scheduler.submit(ticket)
         try:
             while True:
                 match await mail.get():
@@ -87,7 +95,7 @@ class LlamaEngine:
                     case Progress() as progress if on_progress is not None:
                         on_progress(progress)
         except asyncio.CancelledError:
-            self._scheduler.withdraw(ticket)
+            self._scheduler.cancel(ticket)
             raise
 
     async def release(self, prefix_id: str) -> None:
@@ -99,7 +107,6 @@ class LlamaEngine:
     async def generate(self, generation: Generation) -> AsyncGenerator[Event]:
         mail: asyncio.Queue[Event | Kept | MooringError] = asyncio.Queue()
         request = self._fitting(generation, mail.put_nowait)
-        self._check_alive()
         self._scheduler.submit(request)
         try:
             while True:
@@ -116,6 +123,8 @@ class LlamaEngine:
     async def close(self) -> None:
         self._scheduler.close()
         await asyncio.to_thread(self._thread.join)
+        # Before the model is freed: a cancelled request leaves its tokenising thread running.
+        await asyncio.to_thread(self._renderers.shutdown, cancel_futures=True)
         await asyncio.to_thread(self._store.close)
         self._context.close()
         self._context.model.close()
@@ -136,10 +145,6 @@ class LlamaEngine:
             f" this server has {self._context.shape.cells} and {self._context.shape.sequences}:"
             " lower max_tokens or n, or start it with more engine.cells"
         )
-
-    def _check_alive(self) -> None:
-        if self._failure is not None:
-            raise EngineFailed(f"the engine has stopped: {self._failure}")
 
     def _work(self) -> None:
         try:

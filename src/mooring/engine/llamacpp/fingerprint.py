@@ -1,8 +1,9 @@
 """Which KV bytes are interchangeable: the same weights, layout, kernel and library build."""
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mooring.engine.llamacpp.binding import LIBRARY_VERSION, ContextShape
@@ -24,26 +25,33 @@ def fingerprint(weights_hash: str, shape: ContextShape) -> str:
     return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
 
 
-def hash_weights(path: Path, memory: Path, *, on_progress: Callable[[float], None] | None = None) -> str:
-    """The hash of a model file. Reading 40 GB takes a while, so `memory` remembers it.
+def hash_weights(
+    paths: Sequence[Path], memory: Path, *, on_progress: Callable[[float], None] | None = None
+) -> str:
+    """The hash of a model's files. Reading 40 GB takes a while, so `memory` remembers it.
 
-    What is remembered counts only while the file's path, size and modification time are the same.
+    What is remembered counts only while the files' paths, sizes and modification times are the same.
     `on_progress` is called with the share read, 0.0 to 1.0.
     """
-    stat = path.stat()
-    identity = [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
+    stats = [path.stat() for path in paths]
+    identity = [
+        [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
+        for path, stat in zip(paths, stats, strict=True)
+    ]
     known = _recall(memory)
-    if known.get("file") == identity and isinstance(known.get("hash"), str):
+    if known.get("files") == identity and isinstance(known.get("hash"), str):
         return str(known["hash"])
     digest = hashlib.blake2b(digest_size=32)
-    done = 0
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
-            done += len(block)
-            if on_progress is not None:
-                on_progress(done / stat.st_size)
-    memory.write_text(json.dumps({"file": identity, "hash": digest.hexdigest()}))
+    done, total = 0, sum(stat.st_size for stat in stats)
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK_BYTES):
+                digest.update(block)
+                done += len(block)
+                if on_progress is not None:
+                    on_progress(done / total)
+    with contextlib.suppress(OSError):  # a full disk must not keep the server from starting
+        memory.write_text(json.dumps({"files": identity, "hash": digest.hexdigest()}))
     return digest.hexdigest()
 
 

@@ -12,6 +12,7 @@ from mooring.engine.interface import ModelInfo
 from mooring.engine.llamacpp.binding import KV_TYPES, ContextShape, DecodeContext, Model
 from mooring.engine.llamacpp.engine import LlamaEngine
 from mooring.engine.llamacpp.fingerprint import fingerprint, hash_weights
+from mooring.engine.llamacpp.source import all_parts
 from mooring.engine.prompt import Prompter
 from mooring.engine.template import ChatTemplate
 from mooring.kvstore.codec import Rejection
@@ -56,7 +57,7 @@ async def load_engine(
     shape, context_tokens = _size(model, config)
     weights_hash = await asyncio.to_thread(
         hash_weights,
-        model_path,
+        all_parts(model_path),
         data_dir / "weights.json",
         on_progress=lambda share: on_progress("Fingerprinting the weights", share),
     )
@@ -94,7 +95,7 @@ async def load_engine(
         shape.threads,
         info.fingerprint,
     )
-    prompter = Prompter(template, model)
+    prompter = await asyncio.to_thread(Prompter, template, model, context_tokens)
     return LlamaEngine(context, info, prompter, store, metrics, max_queued=config.max_queued)
 
 
@@ -135,7 +136,7 @@ def _size(model: Model, config: EngineConfig) -> tuple[ContextShape, int]:
 
 
 def _kv_bytes_per_token(model: Model, kv_type: str) -> int:
-    return int(2 * model.layers * model.kv_width * _VALUE_BYTES[kv_type])
+    return int(model.layers * model.kv_values * _VALUE_BYTES[kv_type])
 
 
 def _physical_memory_bytes() -> int:

@@ -1,4 +1,16 @@
-"""A prefix on its way into the KV buffer, in it, and out of it again."""
+"""A prefix on its way into the KV buffer, in it, and out of it again.
+
+    FETCHING --the store answers--> FETCHED --import its bytes----------> RESIDENT
+       ^                               |                                     |  ^
+       |                               +--none, or refused--> COMPUTING -----|--+
+       +-------------recalled: an earlier request needs the room-------------+
+
+Who wants it, and in what way:
+    claims    requests that are queued for it, wait for it or share its cells: it stays known
+    waiting   of those, the admitted ones that start when it is RESIDENT
+    tickets   keepers that wait for it to be durable
+With none of them it is idle: it leaves the buffer when others need room, and is then forgotten.
+"""
 
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -6,11 +18,11 @@ from enum import Enum, auto
 
 from mooring.core.prefix import Prefix
 from mooring.engine.llamacpp.cells import Room
-from mooring.engine.llamacpp.request import Request, Ticket
+from mooring.engine.llamacpp.request import Ask, Request, RequestStage, Ticket
 from mooring.kvstore.store import Found
 
 
-class Stage(Enum):
+class PrefixStage(Enum):
     """Where a prefix stands."""
 
     FETCHING = auto()
@@ -25,26 +37,23 @@ class Stage(Enum):
 
 @dataclass(eq=False)
 class Entry:
-    """One prefix that somebody asked for. Claimed, it stays; idle, it leaves when others need room."""
+    """One prefix that somebody asked for."""
 
     prefix: Prefix
     fetch: "Future[Found | None]"
-    stage: Stage = Stage.FETCHING
+    stage: PrefixStage = PrefixStage.FETCHING
     found: Found | None = None
     sequence: int | None = None
     """Its sequence id in the buffer, while COMPUTING or RESIDENT."""
     claims: set[Request] = field(default_factory=set)
-    """Requests that are queued for it, wait for it or share its cells."""
     waiting: list[Request] = field(default_factory=list)
-    """Admitted requests that start when it is RESIDENT, in order."""
     tickets: list[Ticket] = field(default_factory=list)
-    """Who waits for it to be computed and durable."""
-    begun_by: Request | Ticket | None = None
+    begun_by: Ask | None = None
     """Who pays for computing it: others find it done."""
     durable: bool = False
     """The store holds it on disk."""
     released: bool = False
-    """Nobody wants it kept any more: forget it once it is idle, and do not save it."""
+    """Nobody wants it kept any more: do not save it, and forget it once it is idle."""
 
     @property
     def in_buffer(self) -> bool:
@@ -55,14 +64,11 @@ class Entry:
         return not self.claims and not self.tickets
 
     @property
+    def recallable(self) -> bool:
+        """Only requests that have not started want it."""
+        queued = all(request.stage is RequestStage.QUEUED for request in self.claims)
+        return self.stage is PrefixStage.RESIDENT and not self.tickets and queued
+
+    @property
     def room(self) -> Room:
         return Room(len(self.prefix), 1)
-
-
-@dataclass(eq=False)
-class Save:
-    """Bytes on their way to disk, and who waits for them to arrive."""
-
-    entry: Entry
-    done: "Future[None]"
-    tickets: list[Ticket]

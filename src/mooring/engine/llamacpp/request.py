@@ -1,4 +1,4 @@
-"""What clients ask of the scheduler: requests with their choices, and tickets for kept prefixes."""
+"""What clients ask of the scheduler: answers (Request), or that a prefix be kept (Ticket)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -8,20 +8,20 @@ from mooring.core.errors import MooringError
 from mooring.core.prefix import Prefix, common_length
 from mooring.engine.interface import Event, FinishReason, Generation, Kept, Source
 from mooring.engine.llamacpp.binding import SamplerChain
-from mooring.engine.llamacpp.cells import Room
+from mooring.engine.llamacpp.cells import NO_ROOM, Room
 from mooring.engine.llamacpp.text import TextStream
 
 Sink = Callable[[Event | Kept | MooringError], None]
 """Where a client's events go; called on the client's thread."""
 
 
-class Stage(Enum):
-    """Where a request stands."""
+class RequestStage(Enum):
+    """Where a request stands: QUEUED -> (WAITING ->) FILLING -> DECODING -> ENDED."""
 
     QUEUED = auto()
     """No room is reserved yet."""
     WAITING = auto()
-    """Admitted; its prefix is being computed."""
+    """Admitted; its prefix is on its way into the buffer."""
     FILLING = auto()
     """Its prompt is being evaluated."""
     DECODING = auto()
@@ -51,10 +51,9 @@ class Request:
 
     generation: Generation
     sink: Sink
-    stage: Stage = Stage.QUEUED
+    stage: RequestStage = RequestStage.QUEUED
     source: Source = Source.NONE
     cached_tokens: int = 0
-    evaluated_tokens: int = 0
     choices: list[Choice] = field(default_factory=list)
     reuse: int = field(init=False)
     """Leading prompt tokens shared with the prefix: [0, reuse) are taken, [reuse, end) evaluated."""
@@ -76,6 +75,10 @@ class Request:
         own = len(self.generation.prompt) - self.reuse
         return Room(own + sampling.choices * sampling.max_tokens, sampling.choices)
 
+    @property
+    def ended(self) -> bool:
+        return self.stage is RequestStage.ENDED
+
 
 @dataclass(eq=False)
 class Ticket:
@@ -83,3 +86,13 @@ class Ticket:
 
     prefix: Prefix
     sink: Sink
+    ended: bool = False
+    """Answered, or its holder went away."""
+
+    @property
+    def room(self) -> Room:
+        """It needs its prefix only."""
+        return NO_ROOM
+
+
+Ask = Request | Ticket

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from mooring.engine.interface import SampledToken, Sampling, TokenLogprob
 from mooring.engine.llamacpp.binding import Model, SamplerChain
 
-_SEEDS = 2**32
+_SEEDS = 2**32 - 1  # llama.cpp takes the last one as "choose for me"
+_GREEDY_BELOW = 1e-4  # far above where dividing by the temperature overflows
 
 
 def make_chain(sampling: Sampling, *, choice: int, vocabulary: int) -> SamplerChain:
@@ -24,7 +25,7 @@ def make_chain(sampling: Sampling, *, choice: int, vocabulary: int) -> SamplerCh
             sampling.frequency_penalty,
             sampling.presence_penalty,
         )
-    if sampling.temperature == 0:
+    if sampling.temperature < _GREEDY_BELOW:
         chain.greedy()
         return chain
     if sampling.top_p < 1:

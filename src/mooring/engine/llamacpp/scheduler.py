@@ -8,41 +8,26 @@ that a long prompt delays running answers by one chunk and no more. Everything b
 import logging
 from collections import deque
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
+from threading import Lock
 
 from mooring.core.errors import EngineFailed, MooringError, Overloaded
+from mooring.engine.interface import Source, Started
 from mooring.engine.llamacpp.binding import DecodeContext
-from mooring.engine.llamacpp.cells import Cells, Room
+from mooring.engine.llamacpp.buffer import Buffer
+from mooring.engine.llamacpp.cells import Room
 from mooring.engine.llamacpp.decode import Decode
 from mooring.engine.llamacpp.fill import Fill
 from mooring.engine.llamacpp.outbox import Mail, Outbox
 from mooring.engine.llamacpp.prefill import Prefill
-from mooring.engine.llamacpp.prefixes import Entry
-from mooring.engine.llamacpp.prefixes import Stage as PrefixStage
-from mooring.engine.llamacpp.request import Choice, Request, Sink, Stage, Ticket
+from mooring.engine.llamacpp.prefixes import Entry, PrefixStage
+from mooring.engine.llamacpp.request import Ask, Request, RequestStage, Sink, Ticket
+from mooring.engine.llamacpp.step import DrawRow, FillRows, Rows, plan_step
 from mooring.kvstore.store import KvStore
 from mooring.telemetry import Metrics
 
 _log = logging.getLogger("mooring.scheduler")
-
-
-@dataclass(frozen=True)
-class _DrawRow:
-    """A batch row holding a choice's latest token; its logits give the next one."""
-
-    request: Request
-    choice: Choice
-    row: int
-
-
-@dataclass(frozen=True)
-class _FillRows:
-    """A chunk of a fill; `row` is its last."""
-
-    fill: Fill
-    tokens: int
-    row: int
+_ABORTED = 2
 
 
 class Scheduler:
@@ -61,40 +46,48 @@ class Scheduler:
         self._context = context
         self._metrics = metrics
         self._max_queued = max_queued
-        self._cells = Cells(Room(context.shape.cells, context.shape.sequences))
+        self._buffer = Buffer(context)
         self._outbox = Outbox(deliver)
+        self._fills: list[Fill] = []
+        """In the order they are evaluated."""
         self._prefill = Prefill(
             context,
-            self._cells,
+            self._buffer,
+            self._fills,
             store,
             self._outbox,
             metrics,
             kv_bytes_per_token=kv_bytes_per_token,
             wake=self.wake,
         )
-        self._decode = Decode(context, self._cells, self._outbox, metrics)
-        self._queue: deque[Request | Entry] = deque()
+        self._decode = Decode(context, self._buffer, self._outbox, metrics)
+        self._queue: deque[Ask] = deque()
         self._running: list[Request] = []
-        self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._inbox: SimpleQueue[Ask | Callable[[], None]] = SimpleQueue()
+        self._door = Lock()
+        self._end: MooringError | None = None
+        """Set, behind the door, when nobody will be served any more."""
         self._in_flight: frozenset[Request | Entry] = frozenset()
         self._closing = False
 
     # Any thread
 
-    def submit(self, request: Request) -> None:
-        self._inbox.put(lambda: self._submit(request))
+    def submit(self, ask: Ask) -> None:
+        """Hand in a request or a ticket; its sink hears the rest.
 
-    def cancel(self, request: Request) -> None:
-        """Stop a request; no further event of it matters. Harmless when it has ended."""
-        if self._in_flight == {request}:
+        Raises:
+            MooringError: the scheduler has ended.
+        """
+        with self._door:
+            if self._end is not None:
+                raise self._end
+            self._inbox.put(ask)
+
+    def cancel(self, ask: Ask) -> None:
+        """Its client went away; no further event of it matters. Harmless when it has ended."""
+        if self._in_flight == {ask}:
             self._context.abort()  # nobody else's tokens are being evaluated
-        self._inbox.put(lambda: self._end(request))
-
-    def keep(self, ticket: Ticket) -> None:
-        self._inbox.put(lambda: self._keep(ticket))
-
-    def withdraw(self, ticket: Ticket) -> None:
-        self._inbox.put(lambda: self._prefill.withdraw(ticket))
+        self._inbox.put(lambda: self._withdraw(ask))
 
     def release(self, prefix_id: str) -> None:
         self._inbox.put(lambda: self._prefill.release(prefix_id))
@@ -109,210 +102,238 @@ class Scheduler:
         self._context.abort()
         self._inbox.put(self._close)
 
-    def could_ever_hold(self, request: Request) -> bool:
-        """Whether the whole buffer has room for the request and its prefix together."""
-        room = request.room
-        if request.prefix is not None:
-            room += Room(len(request.prefix), 1)
-        return self._cells.total.holds(room)
+    def could_ever_hold(self, ask: Ask) -> bool:
+        """Whether the empty buffer has room for what is asked, its prefix included."""
+        room = ask.room
+        if ask.prefix is not None:
+            room += Room(len(ask.prefix), 1)
+        return self._buffer.total.holds(room)
+
+    def fail_everything(self, error: MooringError) -> None:
+        """Let nobody wait: refuse what comes, fail what is here. Touches no native state."""
+        with self._door:
+            self._end = error
+        asks: set[Ask] = {*self._running, *self._queue, *self._prefill.tickets()}
+        while True:
+            try:
+                message = self._inbox.get_nowait()
+            except Empty:
+                break
+            if isinstance(message, Request | Ticket):
+                asks.add(message)
+        for ask in asks:
+            if not ask.ended:
+                self._outbox.post(ask.sink, error)
+        self._outbox.flush()
 
     # The loop
 
     def run(self) -> None:
         """Work until closed."""
+        worked = False
         while not self._closing:
-            self._receive()
-            self.step()
+            self._receive(wait=not worked)
+            worked = self.step()
             self._outbox.flush()
         self.fail_everything(EngineFailed("the server is shutting down; try again shortly"))
 
-    def step(self) -> None:
-        """Admit, plan, evaluate, advance."""
+    def step(self) -> bool:
+        """Admit, plan, evaluate, advance; False when there was nothing to evaluate."""
         self._admit()
         self._outbox.flush()  # who has started should not hear of it a whole chunk later
-        rows = self._plan()
+        rows = plan_step(self._context.batch, self._running, self._fills)
         if rows and self._evaluate(rows):
             self._advance(rows)
         self._report()
+        return bool(rows)
 
-    def _receive(self) -> None:
-        """Take what has arrived; wait for something when there is nothing to do."""
-        busy = bool(self._running or self._prefill.fills)
+    def _receive(self, *, wait: bool) -> None:
+        """Take what has arrived, or wait for something.
+
+        It waits only after a step that evaluated nothing: whatever a step changes, freed room
+        included, is seen by the next one's admission.
+        """
         try:
             while True:
-                message = self._inbox.get(block=not busy)
-                message()
-                busy = True
+                message = self._inbox.get(block=wait)
+                wait = False
+                if isinstance(message, Request | Ticket):
+                    self._accept(message)
+                else:
+                    message()
         except Empty:
             pass
-        for entry in self._prefill.poll():
-            self._queue.append(entry)
+        self._prefill.poll()
+
+    def _accept(self, ask: Ask) -> None:
+        if isinstance(ask, Ticket):
+            self._prefill.keep(ask)
+        else:
+            waiting = sum(isinstance(other, Request) for other in self._queue)
+            if waiting >= self._max_queued:
+                message = f"{waiting} requests are waiting already; try again shortly"
+                ask.stage = RequestStage.ENDED
+                self._outbox.post(ask.sink, Overloaded(message))
+                return
+            self._prefill.claim(ask)
+        self._queue.append(ask)
 
     def _admit(self) -> None:
-        """Start, in order, what fits. Nobody overtakes into the room that the first one waits for."""
-        for item in list(self._queue):
-            if isinstance(item, Request) and not self._prefill.settled(item):
+        """Start, in order, what fits. Nobody overtakes into room that the first one waits for."""
+        for ask in list(self._queue):
+            entry = self._prefill.entry_of(ask)
+            if ask.ended or (isinstance(ask, Ticket) and entry is None):
+                self._queue.remove(ask)  # answered or withdrawn, or its bytes are being saved
+                continue
+            if entry is not None and entry.stage is PrefixStage.FETCHING:
                 continue  # its bytes are under way; it keeps its place
-            if not self._make_room(item):
+            if not self._make_room(ask, entry):
                 break
-            self._queue.remove(item)
-            self._start(item)
+            self._queue.remove(ask)
+            self._start(ask, entry)
 
-    def _make_room(self, item: Request | Entry) -> bool:
-        entry = self._prefill.entry_of(item) if isinstance(item, Request) else item
-        needed = self._prefill.room_for(entry)
-        if isinstance(item, Request):
-            needed += item.room
+    def _make_room(self, ask: Ask, entry: Entry | None) -> bool:
+        needed = ask.room + self._prefill.room_for(entry)
         self._prefill.drop_idle(besides=entry)
-        while not self._cells.free.holds(needed):
+        while not self._buffer.free.holds(needed):
             if not self._prefill.recall_one(besides=entry):
                 return False
         return True
 
-    def _start(self, item: Request | Entry) -> None:
-        if isinstance(item, Request):
-            self._cells.reserve(item.room)
-            self._running.append(item)
-            self._prefill.start(item)
-        elif item.tickets and item.stage is PrefixStage.FETCHED:
-            self._prefill.compute(item, begun_by=item.tickets[0])
+    def _start(self, ask: Ask, entry: Entry | None) -> None:
+        """The room is there: begin, or wait for the prefix."""
+        if isinstance(ask, Ticket):
+            assert entry is not None
+            self._prefill.bring(entry, ask)
+            return
+        self._buffer.reserve(ask.room)
+        self._running.append(ask)
+        if entry is None:
+            self._begin_fill(ask, self._buffer.open(), start=0)
+            return
+        ask.stage = RequestStage.WAITING
+        entry.waiting.append(ask)
+        ask.source = self._prefill.bring(entry, ask)
+        if entry.stage is PrefixStage.RESIDENT:
+            self._start_waiting(entry)
 
-    def _plan(self) -> list[_DrawRow | _FillRows]:
-        """Fill the batch: every running choice's next token, then prompts in order."""
-        batch = self._context.batch
-        batch.clear()
-        rows: list[_DrawRow | _FillRows] = []
-        for request in self._running:
-            for choice in request.choices:
-                if choice.finished is None:
-                    assert choice.pending is not None
-                    row = batch.add([choice.pending], choice.position, choice.sequence, logits=True)
-                    rows.append(_DrawRow(request, choice, row))
-        for fill in self._prefill.fills:
-            count = min(fill.remaining, batch.room)
-            if count == 0:
-                break
-            chunk = fill.tokens[fill.done : fill.done + count]
-            complete = count == fill.remaining
-            logits = complete and isinstance(fill.owner, Request)
-            row = batch.add(chunk, fill.done, fill.sequence, logits=logits)
-            rows.append(_FillRows(fill, count, row))
-        return rows
+    def _start_waiting(self, entry: Entry) -> None:
+        """A prefix is resident: who waited for it shares its cells and goes on."""
+        assert entry.sequence is not None
+        waiting, entry.waiting = entry.waiting, []
+        for request in waiting:
+            sequence = self._buffer.open_on(entry.sequence, request.reuse)
+            # Who had it computed pays for it; that is what `usage` will say.
+            request.cached_tokens = 0 if entry.begun_by is request else request.reuse
+            self._begin_fill(request, sequence, start=request.reuse)
 
-    def _evaluate(self, rows: list[_DrawRow | _FillRows]) -> bool:
+    def _begin_fill(self, request: Request, sequence: int, *, start: int) -> None:
+        request.stage = RequestStage.FILLING
+        self._fills.append(Fill(request, sequence, request.generation.prompt, start))
+        if request.source is not Source.NONE:
+            self._metrics.cached_tokens.labels(request.source).inc(request.cached_tokens)
+        self._outbox.post(request.sink, Started(request.cached_tokens, request.source))
+
+    def _evaluate(self, rows: Rows) -> bool:
         """Run the model on the batch; False when nothing came of it."""
-        owners = {row.fill.owner if isinstance(row, _FillRows) else row.request for row in rows}
+        owners = {row.owner for row in rows}
         self._in_flight = frozenset(owners)
         status = self._context.decode()
         self._in_flight = frozenset()
         if status == 0:
             return True
-        # Back to where every sequence was, so that the step can be planned again.
         self._context.clear_abort()
-        for row in rows:
-            if isinstance(row, _FillRows):
-                self._context.cut_sequence(row.fill.sequence, row.fill.done)
-            else:
-                self._context.cut_sequence(row.choice.sequence, row.choice.position)
-        if status != 2:  # 2: aborted on purpose, because of a cancellation that is in the inbox
+        for row in rows:  # back to where every sequence was, so that the step can be planned again
+            self._context.cut_sequence(row.sequence, row.position)
+        if status != _ABORTED:  # aborted: on purpose, the cancellation is in the inbox
             _log.error("llama_decode failed status=%d tokens=%d", status, len(self._context.batch))
             error = EngineFailed(f"llama.cpp failed to evaluate the batch (status {status})")
             for owner in owners:
                 self._fail(owner, error)
         return False
 
-    def _advance(self, rows: list[_DrawRow | _FillRows]) -> None:
+    def _advance(self, rows: Rows) -> None:
         """Account for what was evaluated, and draw where logits are due."""
         for row in rows:
-            if isinstance(row, _DrawRow):
+            if isinstance(row, DrawRow):
                 row.choice.position += 1
-                self._decode.advance(row.request, row.choice, row.row)
-                self._end_if_complete(row.request)
+                self._decode.advance(row.owner, row.choice, row.row)
+                self._finish_if_complete(row.owner)
             else:
                 self._advance_fill(row)
 
-    def _advance_fill(self, rows: _FillRows) -> None:
-        fill, owner = rows.fill, rows.fill.owner
+    def _advance_fill(self, rows: FillRows) -> None:
+        fill, owner = rows.fill, rows.owner
         fill.done += rows.tokens
         purpose = "request" if isinstance(owner, Request) else "prefix"
         self._metrics.evaluated_tokens.labels(purpose).inc(rows.tokens)
-        for sink in self._watchers(owner):
+        for sink in _watchers(owner):
             self._outbox.post(sink, fill.progress)
         if fill.remaining:
             return
-        self._prefill.fills.remove(fill)
+        self._fills.remove(fill)
         if isinstance(owner, Request):
             self._decode.begin(owner, fill, rows.row)
-            self._end_if_complete(owner)
+            self._finish_if_complete(owner)
         else:
-            self._prefill.filled(owner)
-
-    @staticmethod
-    def _watchers(owner: Request | Entry) -> list[Sink]:
-        if isinstance(owner, Request):
-            return [owner.sink]
-        return [ticket.sink for ticket in owner.tickets] + [request.sink for request in owner.waiting]
+            self._prefill.computed(owner)
+            self._start_waiting(owner)
 
     def _report(self) -> None:
         self._metrics.queued_requests.set(len(self._queue))
         self._metrics.running_requests.set(len(self._running))
-        self._metrics.cells_used.set(self._cells.total.cells - self._cells.free.cells)
+        self._metrics.cells_used.set(self._buffer.total.cells - self._buffer.free.cells)
 
-    # Messages
+    # Endings
 
-    def _submit(self, request: Request) -> None:
-        if len(self._queue) >= self._max_queued:
-            message = f"{len(self._queue)} requests are waiting already; try again shortly"
-            self._outbox.post(request.sink, Overloaded(message))
+    def _finish_if_complete(self, request: Request) -> None:
+        if request.choices and all(choice.finished for choice in request.choices):
+            self._remove(request)
+
+    def _withdraw(self, ask: Ask) -> None:
+        if isinstance(ask, Ticket):
+            self._prefill.withdraw(ask)
+        else:
+            self._remove(ask)
+
+    def _remove(self, request: Request) -> None:
+        """Take a request out, wherever it is, and give back all it held."""
+        if request.ended:
             return
-        self._prefill.claim(request)
-        self._queue.append(request)
+        if request.stage is not RequestStage.QUEUED:
+            self._running.remove(request)
+            self._buffer.give_back(request.room)
+        for fill in [fill for fill in self._fills if fill.owner is request]:
+            self._fills.remove(fill)
+            self._buffer.close(fill.sequence)
+        for choice in request.choices:
+            if choice.finished is None:
+                self._decode.free(choice)
+        request.stage = RequestStage.ENDED  # the next admission takes it off the queue
+        self._prefill.leave(request)
 
-    def _keep(self, ticket: Ticket) -> None:
-        if (entry := self._prefill.keep(ticket)) is not None:
-            self._queue.append(entry)
+    def _fail(self, owner: Request | Entry, error: MooringError) -> None:
+        failed = [owner] if isinstance(owner, Request) else self._prefill.give_up(owner, error)
+        for request in failed:
+            self._outbox.post(request.sink, error)
+            self._remove(request)
 
     def _close(self) -> None:
         self._closing = True
 
-    # Endings
+    def check(self) -> None:
+        """Invariants, for tests to run after every step: all room is accounted for."""
+        self._prefill.check()
+        held = sum((request.room for request in self._running), self._prefill.reserved)
+        assert self._buffer.free + held == self._buffer.total, (self._buffer.free, held)
+        stages = {request.stage for request in self._running}
+        assert stages.isdisjoint({RequestStage.QUEUED, RequestStage.ENDED}), stages
+        filling = {fill.owner for fill in self._fills if isinstance(fill.owner, Request)}
+        assert filling == {request for request in self._running if request.stage is RequestStage.FILLING}
 
-    def _end_if_complete(self, request: Request) -> None:
-        if request.choices and all(choice.finished for choice in request.choices):
-            self._end(request)
 
-    def _end(self, request: Request) -> None:
-        """Take a request out, wherever it is, and give back all it held."""
-        if request.stage is Stage.ENDED:
-            return
-        if request.stage is Stage.QUEUED:
-            if request in self._queue:
-                self._queue.remove(request)
-        else:
-            self._running.remove(request)
-            self._cells.give_back(request.room)
-        for fill in [fill for fill in self._prefill.fills if fill.owner is request]:
-            self._prefill.fills.remove(fill)
-            self._context.cut_sequence(fill.sequence, 0)
-            self._cells.return_id(fill.sequence)
-        for choice in request.choices:
-            if choice.finished is None:
-                self._decode.free(choice)
-        request.stage = Stage.ENDED
-        self._prefill.leave(request)
-
-    def _fail(self, owner: Request | Entry, error: MooringError) -> None:
-        if isinstance(owner, Request):
-            self._outbox.post(owner.sink, error)
-            self._end(owner)
-            return
-        for request in list(owner.waiting):
-            self._fail(request, error)
-        self._prefill.abandon(owner, error)
-
-    def fail_everything(self, error: MooringError) -> None:
-        for request in [*self._running, *self._queue]:
-            if isinstance(request, Request):
-                self._fail(request, error)
-        self._prefill.fail_tickets(error)
-        self._outbox.flush()
+def _watchers(owner: Request | Entry) -> list[Sink]:
+    """Who wants to hear how a fill comes on."""
+    if isinstance(owner, Request):
+        return [owner.sink]
+    return [ticket.sink for ticket in owner.tickets] + [request.sink for request in owner.waiting]

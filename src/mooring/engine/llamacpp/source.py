@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 import huggingface_hub
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from httpx2 import HTTPError
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
 from mooring.core.errors import ModelUnreadable
 
@@ -26,14 +27,33 @@ def find_model(source: str) -> Path:
         return path
     repository, _, wanted = source.removeprefix("hf:").partition(":")
     try:
-        files = huggingface_hub.list_repo_files(repository)
-        names = choose_files(files, wanted or None, repository)
+        names = choose_files(_list_files(repository), wanted or None, repository)
         paths = [Path(huggingface_hub.hf_hub_download(repository, name)) for name in names]
     except HFValidationError as error:
         raise ModelUnreadable(f"{source!r} is not hf:owner/repo[:file.gguf]: {error}") from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (LocalEntryNotFoundError, HTTPError, OSError) as error:
         raise ModelUnreadable(f"cannot download {source}: {error}") from error
     return paths[0]
+
+
+def _list_files(repository: str) -> list[str]:
+    """The repository's files; without a network, those that were downloaded before."""
+    try:
+        return huggingface_hub.list_repo_files(repository)
+    except (HTTPError, OSError):
+        try:
+            folder = huggingface_hub.snapshot_download(repository, local_files_only=True)
+        except LocalEntryNotFoundError:
+            folder = ""
+        if not folder:
+            raise
+        return [path.relative_to(folder).as_posix() for path in Path(folder).rglob("*.gguf")]
+
+
+def all_parts(path: Path) -> list[Path]:
+    """The files of a model on disk: the parts of a split one, else the one."""
+    names = [other.name for other in path.parent.glob("*.gguf")]
+    return [path.with_name(name) for name in _all_parts(path.name, sorted({*names, path.name}))]
 
 
 def choose_files(files: list[str], wanted: str | None, repository: str) -> list[str]:
@@ -52,7 +72,7 @@ def choose_files(files: list[str], wanted: str | None, repository: str) -> list[
         return _all_parts(firsts[0], models)
     for quantisation in _PREFERRED:
         for name in firsts:
-            if quantisation in name.lower():
+            if re.search(rf"(?<![a-z0-9]){quantisation}", name.lower()):
                 return _all_parts(name, models)
     raise ModelUnreadable(_unclear(f"{repository}: say which file", models))
 

@@ -2,6 +2,7 @@
 
 import ctypes
 import logging
+from collections import deque
 
 import llama_cpp
 from llama_cpp import llama_cpp as lib
@@ -14,13 +15,15 @@ KV_TYPES = {"f32": 0, "f16": 1, "bf16": 30, "q8_0": 8}
 """KV cache types by name, with ggml's numbers."""
 
 _log = logging.getLogger("mooring.llamacpp")
-_LOG_LEVELS = {3: logging.INFO, 4: logging.WARNING}
-"""ggml's warnings and errors; the rest is noise. A failure that matters is raised by its caller."""
+_LOUD = {3, 4}  # ggml's warnings and errors
+last_words: deque[str] = deque(maxlen=3)
+"""What llama.cpp said last. Its log is at DEBUG; a failure is raised by its caller, with these."""
 
 
 def _forward_log(level: int, text: bytes, _: object) -> None:
-    if level in _LOG_LEVELS and (line := text.decode(errors="replace").strip()):
-        _log.log(_LOG_LEVELS[level], line)
+    if level in _LOUD and (line := text.decode(errors="replace").strip()):
+        last_words.append(line)
+        _log.debug(line)
 
 
 _log_callback = lib.llama_log_callback(_forward_log)  # the library keeps the pointer, so do we

@@ -8,6 +8,7 @@ from pathlib import Path
 from llama_cpp import llama_cpp as lib
 
 from mooring.core.errors import ModelUnreadable
+from mooring.engine.llamacpp.binding.library import last_words
 
 
 class Model:
@@ -40,7 +41,8 @@ class Model:
         self.path = path
         handle = lib.llama_model_load_from_file(str(path).encode(), params)
         if not handle:
-            raise ModelUnreadable(f"llama.cpp cannot load {path}: is it a complete GGUF file?")
+            said = "; ".join(last_words)
+            raise ModelUnreadable(f"llama.cpp cannot load {path}, is it a whole GGUF? {said}")
         self.handle = handle
         self.vocab = lib.llama_model_get_vocab(handle)
         self.vocab_size: int = lib.llama_vocab_n_tokens(self.vocab)
@@ -72,10 +74,15 @@ class Model:
         return int(lib.llama_model_n_head(self.handle))
 
     @property
-    def kv_width(self) -> int:
-        """Values of one K (or V) row of one layer: KV heads x head size."""
-        head_size = int(lib.llama_model_n_embd(self.handle)) // self.heads
-        return int(lib.llama_model_n_head_kv(self.handle)) * head_size
+    def kv_values(self) -> int:
+        """Values that one token's K and V rows of one layer hold together."""
+        architecture = self.metadata.get("general.architecture", "")
+        usual = int(lib.llama_model_n_embd(self.handle)) // self.heads
+        sizes = (
+            int(self.metadata.get(f"{architecture}.attention.{row}_length", usual))
+            for row in ("key", "value")
+        )
+        return int(lib.llama_model_n_head_kv(self.handle)) * sum(sizes)
 
     def unsupported_family(self) -> str | None:
         """Why sequences of this model cannot be cut at any token, or None when they can."""
@@ -101,12 +108,29 @@ class Model:
     def adds_bos(self) -> bool:
         return bool(lib.llama_vocab_get_add_bos(self.vocab))
 
-    def tokenize(self, text: str, *, add_bos: bool) -> tuple[int, ...]:
-        """Token ids of `text`, special tokens recognised. Releases the GIL while it works."""
+    def control_texts(self) -> list[str]:
+        """The texts of all control tokens, such as the ones that begin and end turns."""
+        return [
+            lib.llama_vocab_get_text(self.vocab, token).decode(errors="replace")
+            for token in range(self.vocab_size)
+            if lib.llama_vocab_is_control(self.vocab, token)
+        ]
+
+    @cached_property
+    def longest_piece_bytes(self) -> int:
+        """No token stands for more bytes of text than this."""
+        return max(len(self.piece(token)) for token in range(self.vocab_size))
+
+    def tokenize(self, text: str, *, add_bos: bool, control: bool) -> tuple[int, ...]:
+        """Token ids of `text`; `control` recognises control tokens by their texts.
+
+        Releases the GIL. Some pre-tokenizers recurse once a character, so the calling thread needs
+        a stack of hundreds of bytes a character, or the process dies.
+        """
         data = text.encode("utf-8", errors="replace")
         room = len(data) + 8
         tokens = (lib.llama_token * room)()
-        count = lib.llama_tokenize(self.vocab, data, len(data), tokens, room, add_bos, True)
+        count = lib.llama_tokenize(self.vocab, data, len(data), tokens, room, add_bos, control)
         assert count >= 0, "a token is at least one byte"
         return tuple(tokens[:count])
 

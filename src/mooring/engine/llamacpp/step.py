@@ -1,0 +1,72 @@
+"""One step's batch: which tokens of whom go into which rows. A decision, taken without running it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mooring.engine.llamacpp.binding import Batch
+from mooring.engine.llamacpp.fill import Fill
+from mooring.engine.llamacpp.prefixes import Entry
+from mooring.engine.llamacpp.request import Choice, Request
+
+
+@dataclass(frozen=True)
+class DrawRow:
+    """A row holding a choice's latest token; its logits give the next one."""
+
+    owner: Request
+    choice: Choice
+    row: int
+
+    @property
+    def sequence(self) -> int:
+        return self.choice.sequence
+
+    @property
+    def position(self) -> int:
+        """Where the row's token goes: what the sequence held before."""
+        return self.choice.position
+
+
+@dataclass(frozen=True)
+class FillRows:
+    """A chunk of a fill; `row` is its last."""
+
+    fill: Fill
+    tokens: int
+    row: int
+
+    @property
+    def owner(self) -> Request | Entry:
+        return self.fill.owner
+
+    @property
+    def sequence(self) -> int:
+        return self.fill.sequence
+
+    @property
+    def position(self) -> int:
+        return self.fill.done
+
+
+Rows = list[DrawRow | FillRows]
+
+
+def plan_step(batch: Batch, running: Sequence[Request], fills: Sequence[Fill]) -> Rows:
+    """Fill the batch: every running choice's next token, then prompts in order, as far as it goes."""
+    batch.clear()
+    rows: Rows = []
+    for request in running:
+        for choice in request.choices:
+            if choice.finished is None:
+                assert choice.pending is not None
+                row = batch.add([choice.pending], choice.position, choice.sequence, logits=True)
+                rows.append(DrawRow(request, choice, row))
+    for fill in fills:
+        count = min(fill.remaining, batch.room)
+        if count == 0:
+            break
+        chunk = fill.tokens[fill.done : fill.done + count]
+        draws = count == fill.remaining and isinstance(fill.owner, Request)
+        row = batch.add(chunk, fill.done, fill.sequence, logits=draws)
+        rows.append(FillRows(fill, count, row))
+    return rows

@@ -1,0 +1,179 @@
+"""Brings what is kept in line with what should be: fills pending caches, releases unwanted prefixes.
+
+The registry says what should be kept, the engine's store says what is. A pending cache has a running
+fill, or gets one at the next sweep, at its next use or after the next start, whichever is first.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from weakref import WeakValueDictionary
+
+from mooring.core.context import CacheObject, Failure, Status
+from mooring.core.conversation import Conversation, Message, Tool
+from mooring.core.errors import MooringError, Overloaded, PromptTooLong
+from mooring.core.prefix import Prefix
+from mooring.engine.interface import Engine, Progress
+from mooring.registry.caches import Caches
+
+_log = logging.getLogger("mooring.keeping")
+_REMEMBERED_TOKENS = 2_000_000  # about 70 MB
+
+OnProgress = Callable[[Progress], None]
+
+
+class Keeper:
+    """Fills and releases, in the background of the event loop."""
+
+    def __init__(self, engine: Engine, caches: Caches) -> None:
+        self._engine = engine
+        self._caches = caches
+        self._fills: dict[str, asyncio.Task[None]] = {}
+        """The running fill of each pending cache, by its id."""
+        self._releases: set[asyncio.Task[None]] = set()
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """By prefix: it is not released while it is being kept, nor kept while it is released."""
+        self._prefixes: dict[str, Prefix] = {}
+        """Prefixes of caches used lately, by cache id: rendering a long one takes a while."""
+        self._remembered_tokens = 0
+
+    async def close(self) -> None:
+        """Interrupt running fills; their caches stay pending and go on after the next start."""
+        tasks = [*self._fills.values(), *self._releases]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def release_all_but(self, prefix_ids: set[str]) -> None:
+        await self._engine.release_all_but(prefix_ids)
+
+    # Filling
+
+    def fill(self, cache: CacheObject, on_progress: OnProgress | None = None) -> asyncio.Task[None]:
+        """The fill of a pending cache: the running one, or a new one."""
+        task = self._fills.get(cache.id)
+        if task is None:
+            task = asyncio.create_task(self._fill(cache, on_progress), name=f"fill {cache.id}")
+            self._fills[cache.id] = task
+            task.add_done_callback(lambda ended: self._filled(cache.id, ended))
+        return task
+
+    def fills(self) -> dict[str, asyncio.Task[None]]:
+        """What is running now, by cache id."""
+        return dict(self._fills)
+
+    def drop(self, cache_id: str, prefix_id: str, fill: asyncio.Task[None] | None) -> None:
+        """A cache has ended: stop its fill, forget its prefix if nobody else wants it."""
+        if fill is not None:
+            fill.cancel()
+        self._forget(cache_id)
+        self._release_later(prefix_id)
+
+    def _filled(self, cache_id: str, task: asyncio.Task[None]) -> None:
+        if self._fills.get(cache_id) is task:
+            del self._fills[cache_id]
+
+    async def _fill(self, cache: CacheObject, on_progress: OnProgress | None) -> None:
+        """Make a pending cache's prefix durable, and say how it went."""
+        try:
+            status, failure = await self._keep(cache, on_progress)
+            await asyncio.to_thread(self._caches.settle, cache.id, status, failure)
+        except MooringError as error:  # of the registry: the cache stays pending
+            _log.error("cache not settled id=%s error=%s", cache.id, error)
+
+    async def _keep(
+        self, cache: CacheObject, on_progress: OnProgress | None
+    ) -> tuple[Status, Failure | None]:
+        begun = time.monotonic()
+        try:
+            prefix = await self.prefix_of(cache)
+            async with self._lock(prefix.id):
+                kept = await self._engine.keep(prefix, on_progress)
+        except MooringError as error:
+            _log.error("cache failed id=%s error=%s", cache.id, error)
+            kind = "engine_overloaded_error" if isinstance(error, Overloaded) else "server_error"
+            return Status.ERROR, Failure(kind, error.message)
+        except Exception:  # noqa: BLE001 - a task's edge: nothing must leave it pending for ever
+            _log.exception("cache failed id=%s", cache.id)
+            return Status.ERROR, Failure("server_error", "the server made a mistake; see its log")
+        _log.info(
+            "cache ready id=%s tokens=%d evaluated_tokens=%d seconds=%.2f",
+            cache.id,
+            len(prefix),
+            kept.evaluated_tokens,
+            time.monotonic() - begun,
+        )
+        return Status.READY, None
+
+    # Releasing
+
+    def _release_later(self, prefix_id: str) -> None:
+        task = asyncio.create_task(self._release(prefix_id), name=f"release {prefix_id[:12]}")
+        self._releases.add(task)
+        task.add_done_callback(self._releases.discard)
+
+    async def _release(self, prefix_id: str) -> None:
+        """Forget a prefix unless another live cache holds it: equal content is stored once."""
+        try:
+            async with self._lock(prefix_id):
+                if not await asyncio.to_thread(self._caches.wants, prefix_id):
+                    await self._engine.release(prefix_id)
+        except MooringError as error:  # its bytes stay until the next start
+            _log.error("prefix not released prefix=%s error=%s", prefix_id[:12], error)
+
+    def _lock(self, prefix_id: str) -> asyncio.Lock:
+        return self._locks.setdefault(prefix_id, asyncio.Lock())
+
+    # Prefixes
+
+    async def render(self, tenant: str, conversation: Conversation) -> Prefix:
+        """The stable prefix of a conversation.
+
+        Raises:
+            InvalidRequest: the template refuses the messages.
+            PromptTooLong: it leaves no room for a question in the model's context.
+        """
+        prefix = Prefix(tenant, await self._engine.stable_prefix(conversation))
+        room = self._engine.model.context_tokens
+        if len(prefix) >= room:
+            raise PromptTooLong(
+                f"messages: {len(prefix)} tokens do not fit into the model's context of {room}",
+                param="messages",
+            )
+        return prefix
+
+    async def prefix_of(self, cache: CacheObject) -> Prefix:
+        """The cache's prefix under the loaded model, which may not be the one it was made with."""
+        prefix = self._prefixes.get(cache.id)
+        if prefix is None:
+            prefix = await self.render(cache.tenant, conversation_of(cache))
+            self.remember(cache.id, prefix)
+        if prefix.id != cache.prefix_id:
+            await asyncio.to_thread(self._caches.set_prefix, cache.id, prefix.id, len(prefix))
+            self._release_later(cache.prefix_id)
+        return prefix
+
+    def remember(self, cache_id: str, prefix: Prefix) -> None:
+        """Spare the next use of a cache the rendering."""
+        self._forget(cache_id)
+        self._prefixes[cache_id] = prefix
+        self._remembered_tokens += len(prefix)
+        while self._remembered_tokens > _REMEMBERED_TOKENS and len(self._prefixes) > 1:
+            self._forget(next(iter(self._prefixes)))
+
+    def _forget(self, cache_id: str) -> None:
+        if (prefix := self._prefixes.pop(cache_id, None)) is not None:
+            self._remembered_tokens -= len(prefix)
+
+
+def conversation_of(cache: CacheObject) -> Conversation:
+    return make_conversation(cache.messages, cache.tools, cache.created_at)
+
+
+def make_conversation(
+    messages: tuple[Message, ...], tools: tuple[Tool, ...], now: float
+) -> Conversation:
+    """With the date of `now` (Unix seconds, UTC) for templates that print one."""
+    return Conversation(messages, tools, datetime.fromtimestamp(now, UTC).date())
