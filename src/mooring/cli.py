@@ -2,7 +2,10 @@
 
 import asyncio
 import os
+import signal
 import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -45,6 +48,8 @@ def main() -> None:
     except MooringError as error:
         _console.print(f"[bold red]mooring:[/] {error.message}", highlight=False)
         raise SystemExit(1) from error
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
 
 
 @cli.command()
@@ -100,26 +105,39 @@ def version() -> None:
     typer.echo(mooring.__version__)
 
 
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to us: uvicorn would end the process before the engine is closed."""
+        yield
+
+
 async def _serve(config: Config) -> None:
     # Bound before the model is loaded: a taken port should not cost a minute of loading.
     listener = _listen(config.server.host, config.server.port)
-    with loading_bar(_console) as on_progress:
-        services = run_services(config, on_progress)
-        running = await services.__aenter__()
-    try:
-        listener.listen(2048)  # from here on clients wait in line instead of being refused
-        _greet(config, running, listener.getsockname()[1])
-        server = uvicorn.Server(
-            uvicorn.Config(
-                make_http(config, running),
+    with ExitStack() as bars:
+        on_progress = bars.enter_context(loading_bar(_console))
+        async with run_services(config, on_progress) as services:
+            bars.close()
+            settings = uvicorn.Config(
+                make_http(config, services),
                 log_config=None,
                 access_log=False,
                 timeout_graceful_shutdown=5,
             )
-        )
-        await server.serve(sockets=[listener])
-    finally:
-        await services.__aexit__(None, None, None)
+            server = _Server(settings)
+            for stop_signal in (signal.SIGINT, signal.SIGTERM):
+                asyncio.get_running_loop().add_signal_handler(stop_signal, _stop, server)
+            listener.listen(2048)  # from here on clients wait in line instead of being refused
+            _greet(config, services, listener.getsockname()[1])
+            await server.serve(sockets=[listener])
+            _say("Stopped; caches are kept.")
+
+
+def _stop(server: uvicorn.Server) -> None:
+    """Let running replies end, at most a few seconds; asked twice, do not wait for them."""
+    server.force_exit = server.should_exit
+    server.should_exit = True
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -136,17 +154,21 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def _say(text: str) -> None:
+    _console.print(text, highlight=False, soft_wrap=True)
+
+
 def _greet(config: Config, services: Services, port: int) -> None:
     model = services.engine.model
     host = f"[{config.server.host}]" if ":" in config.server.host else config.server.host
     key = "with the key you set" if config.server.api_key else "without a key (this machine only)"
-    _console.print(f"[bold]Mooring[/] {mooring.__version__} serves [bold]{model.name}[/]", key)
-    _console.print(f"  base URL   http://{host}:{port}/v1", highlight=False)
-    _console.print(f"  names      {', '.join(services.models.names)}", highlight=False)
-    _console.print(f"  context    {model.context_tokens:,} tokens", highlight=False)
-    _console.print(f"  data       {config.server.data_dir}", highlight=False)
+    _say(f"[bold]Mooring[/] {mooring.__version__} serves [bold]{model.name}[/] {key}")
+    _say(f"  base URL   http://{host}:{port}/v1")
+    _say(f"  names      {', '.join(services.models.names)}")
+    _say(f"  context    {model.context_tokens:,} tokens")
+    _say(f"  data       {config.server.data_dir}")
     if model.random_weights:
-        _console.print(
+        _say(
             "  [yellow]This model has random weights: its answers mean nothing.[/]"
             " Choose a real one with --model."
         )

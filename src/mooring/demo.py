@@ -4,6 +4,7 @@ import json
 import statistics
 import tempfile
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,13 +55,11 @@ async def run_demo(model: str | None, count: int, console: Console) -> None:
     ][:count]
     with tempfile.TemporaryDirectory(prefix="mooring-demo-") as directory:
         config = load_config(None, {"server": {"data_dir": Path(directory)}, "model": {"source": model}})
-        with loading_bar(console) as on_progress:
-            starting = run_services(config, on_progress)
-            services = await starting.__aenter__()
-        try:
-            await _compare(services, manual, questions, console)
-        finally:
-            await starting.__aexit__(None, None, None)
+        with ExitStack() as bars:
+            on_progress = bars.enter_context(loading_bar(console))
+            async with run_services(config, on_progress) as services:
+                bars.close()
+                await _compare(services, manual, questions, console)
 
 
 async def _compare(services: Services, manual: str, questions: list[str], console: Console) -> None:

@@ -1,10 +1,17 @@
 """Progress bars for the terminal."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from mooring.engine.llamacpp.loading import OnProgress
 
@@ -24,13 +31,16 @@ def make_bars(console: Console) -> Progress:
 @contextmanager
 def loading_bar(console: Console) -> Iterator[OnProgress]:
     """Yields a callback that draws one bar for each thing that is being done."""
-    with make_bars(console) as bars:
-        tasks: dict[str, Callable[[float], None]] = {}
+    bars = make_bars(console)
+    tasks: dict[str, TaskID] = {}
 
-        def report(what: str, share: float) -> None:
-            if what not in tasks:
-                task = bars.add_task(what, total=1.0)
-                tasks[what] = lambda share: bars.update(task, completed=share)
-            tasks[what](share)
+    def report(what: str, share: float) -> None:
+        bars.start()  # not before: a download draws its own bar
+        if what not in tasks:
+            tasks[what] = bars.add_task(what, total=1.0)
+        bars.update(tasks[what], completed=share)
 
+    try:
         yield report
+    finally:
+        bars.stop()

@@ -1,12 +1,14 @@
 """The commands as a newcomer meets them, things done wrong included."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import httpx
+import pytest
 
 from mooring.testing import ServerProcess
 
@@ -76,6 +78,18 @@ def test_a_taken_port_is_explained(tmp_path: Path) -> None:
         run = mooring("serve", "--port", str(port), "--data-dir", str(tmp_path))
     assert run.returncode == 1
     assert "cannot listen" in run.stderr
+
+
+@pytest.mark.parametrize("stop_signal", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_signal_ends_the_server_in_order(
+    stop_signal: signal.Signals, tmp_path: Path, tiny_model: Path
+) -> None:
+    server = ServerProcess(tmp_path, tiny_model)
+    server.process.send_signal(stop_signal)
+    assert server.process.wait(60) == 0
+    printed = server.log_path.read_text()
+    assert "Stopped; caches are kept." in printed
+    assert "Traceback" not in printed
 
 
 def test_a_wrong_setting_is_named(tmp_path: Path) -> None:

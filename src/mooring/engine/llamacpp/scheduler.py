@@ -8,8 +8,6 @@ that a long prompt delays running answers by one chunk and no more. Everything b
 import logging
 from collections import deque
 from collections.abc import Callable, Collection
-from queue import Empty, SimpleQueue
-from threading import Lock
 
 from mooring.core.errors import EngineFailed, MooringError, Overloaded
 from mooring.engine.interface import Source, Started
@@ -18,6 +16,7 @@ from mooring.engine.llamacpp.buffer import Buffer
 from mooring.engine.llamacpp.cells import Room
 from mooring.engine.llamacpp.decode import Decode
 from mooring.engine.llamacpp.fill import Fill
+from mooring.engine.llamacpp.inbox import Inbox
 from mooring.engine.llamacpp.outbox import Mail, Outbox
 from mooring.engine.llamacpp.prefill import Prefill
 from mooring.engine.llamacpp.prefixes import Entry, PrefixStage
@@ -63,10 +62,7 @@ class Scheduler:
         self._decode = Decode(context, self._buffer, self._outbox, metrics)
         self._queue: deque[Ask] = deque()
         self._running: list[Request] = []
-        self._inbox: SimpleQueue[Ask | Callable[[], None]] = SimpleQueue()
-        self._door = Lock()
-        self._end: MooringError | None = None
-        """Set, behind the door, when nobody will be served any more."""
+        self._inbox = Inbox()
         self._in_flight: frozenset[Request | Entry] = frozenset()
         self._closing = False
 
@@ -78,29 +74,26 @@ class Scheduler:
         Raises:
             MooringError: the scheduler has ended.
         """
-        with self._door:
-            if self._end is not None:
-                raise self._end
-            self._inbox.put(ask)
+        self._inbox.submit(ask)
 
     def cancel(self, ask: Ask) -> None:
         """Its client went away; no further event of it matters. Harmless when it has ended."""
         if self._in_flight == {ask}:
             self._context.abort()  # nobody else's tokens are being evaluated
-        self._inbox.put(lambda: self._withdraw(ask))
+        self._inbox.call(lambda: self._withdraw(ask))
 
     def release(self, prefix_id: str) -> None:
-        self._inbox.put(lambda: self._prefill.release(prefix_id))
+        self._inbox.call(lambda: self._prefill.release(prefix_id))
 
     def release_all_but(self, prefix_ids: Collection[str]) -> None:
-        self._inbox.put(lambda: self._prefill.release_all_but(prefix_ids))
+        self._inbox.call(lambda: self._prefill.release_all_but(prefix_ids))
 
     def wake(self) -> None:
-        self._inbox.put(lambda: None)
+        self._inbox.call(lambda: None)
 
     def close(self) -> None:
         self._context.abort()
-        self._inbox.put(self._close)
+        self._inbox.call(self._close)
 
     def could_ever_hold(self, ask: Ask) -> bool:
         """Whether the empty buffer has room for what is asked, its prefix included."""
@@ -111,17 +104,8 @@ class Scheduler:
 
     def fail_everything(self, error: MooringError) -> None:
         """Let nobody wait: refuse what comes, fail what is here. Touches no native state."""
-        with self._door:
-            self._end = error
-        asks: set[Ask] = {*self._running, *self._queue, *self._prefill.tickets()}
-        while True:
-            try:
-                message = self._inbox.get_nowait()
-            except Empty:
-                break
-            if isinstance(message, Request | Ticket):
-                asks.add(message)
-        for ask in asks:
+        left = self._inbox.close(error)
+        for ask in {*left, *self._running, *self._queue, *self._prefill.tickets()}:
             if not ask.ended:
                 self._outbox.post(ask.sink, error)
         self._outbox.flush()
@@ -153,16 +137,11 @@ class Scheduler:
         It waits only after a step that evaluated nothing: whatever a step changes, freed room
         included, is seen by the next one's admission.
         """
-        try:
-            while True:
-                message = self._inbox.get(block=wait)
-                wait = False
-                if isinstance(message, Request | Ticket):
-                    self._accept(message)
-                else:
-                    message()
-        except Empty:
-            pass
+        for message in self._inbox.take(wait=wait):
+            if isinstance(message, Request | Ticket):
+                self._accept(message)
+            else:
+                message()
         self._prefill.poll()
 
     def _accept(self, ask: Ask) -> None:
