@@ -38,8 +38,7 @@ from mooring.testing import DEMO, HALF, ServerProcess, write_random_model
 SHAPES = {"half": HALF, "demo": DEMO}
 QUESTION = {
     "role": "user",
-    "content": "Which error code means that the brake lining is worn to its limit, and what does the"
-    " harbour master do about it before the next tide comes in?",
+    "content": "Which error code means that the brake lining is worn to its limit?",
 }
 OTHER = {"model": "moonshot-v1", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
 RESULTS = Path(__file__).parent / "results"
@@ -192,7 +191,7 @@ def make_prompt(model_path: Path, wanted: int) -> tuple[dict, list[int], int]:
 
     model = Model(model_path)
     template = ChatTemplate(model.metadata["tokenizer.chat_template"], bos="", eos="")
-    prompter = Prompter(template, model)
+    prompter = Prompter(template, model, model.trained_context_tokens)
     text = bundled("manual.md").read_text("utf-8")
 
     def conversation(characters: int) -> Conversation:
@@ -302,7 +301,8 @@ def summarise(
         "question_tokens": question_tokens,
         "series": [asdict(row) | {"median_s": row.median} for row in series],
         "saving_percent": {
-            name: 100 * (1 - medians[name] / medians["uncached"]) for name in ("resident", "ram", "disk")
+            name: 100 * (1 - medians[name] / medians["uncached"])
+            for name in ("resident", "ram", "disk", "floor")
         },
         "over_floor": {name: medians[name] / medians["floor"] for name in ("resident", "ram", "disk")},
     }

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from filelock import FileLock, Timeout
 
 import mooring
-from mooring.api import caching, errors, openai, operations
+from mooring.api import caching, errors, openai, operations, tags
 from mooring.api.auth import Auth
 from mooring.api.body import BodyLimit
 from mooring.config import Config
@@ -22,10 +22,12 @@ from mooring.engine.llamacpp.loading import OnProgress, load_engine
 from mooring.engine.llamacpp.source import find_model
 from mooring.registry.caches import Caches
 from mooring.registry.database import Database
+from mooring.registry.tags import Tags
 from mooring.service.chat import Chat
 from mooring.service.contexts import Contexts
 from mooring.service.keeping import Keeper
 from mooring.service.models import Models
+from mooring.service.tagging import Tagging
 from mooring.telemetry import Metrics
 
 
@@ -35,6 +37,7 @@ class Services:
 
     engine: Engine
     contexts: Contexts
+    tagging: Tagging
     chat: Chat
     models: Models
     metrics: Metrics
@@ -74,11 +77,13 @@ async def run_services(
         caches = Caches(database)
         keeper = Keeper(engine, caches)
         stack.push_async_callback(keeper.close)
-        contexts = Contexts(keeper, caches, models, config.caching)
+        tagging = Tagging(Tags(database), caches)
+        contexts = Contexts(keeper, caches, tagging, models, config.caching)
         await contexts.resume()
         sweeper = asyncio.create_task(contexts.sweep_forever(), name="sweeper")
         stack.callback(sweeper.cancel)
-        yield Services(engine, contexts, Chat(engine, contexts, models), models, metrics)
+        chat = Chat(engine, contexts, models)
+        yield Services(engine, contexts, tagging, chat, models, metrics)
 
 
 def make_http(config: Config, services: Services) -> FastAPI:
@@ -88,6 +93,7 @@ def make_http(config: Config, services: Services) -> FastAPI:
     app.add_middleware(BodyLimit, max_bytes=config.server.max_body_bytes)
     app.add_middleware(Auth, api_key=config.server.api_key)
     fingerprint = services.engine.model.fingerprint
+    app.include_router(tags.router(services.tagging, services.contexts))  # before /caching/{id}
     app.include_router(caching.router(services.contexts))
     app.include_router(openai.router(services.chat, services.models, config.chat, fingerprint))
     app.include_router(operations.router(services.engine, services.metrics))

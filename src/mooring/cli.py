@@ -96,6 +96,7 @@ def serve(
     }
     settings = load_config(config, {"server": server, "model": {"source": model}})
     configure_logging(log_level.value)
+    os.umask(0o077)  # what is written holds people's prompts
     asyncio.run(_serve(settings))
 
 

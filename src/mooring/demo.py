@@ -26,7 +26,8 @@ from mooring.service.billing import (
     storage_fee,
 )
 from mooring.service.chat import ChatRequest
-from mooring.service.contexts import CacheUse, NewCache
+from mooring.service.contexts import NewCache
+from mooring.service.use import CacheUse
 
 _TENANT = "demo"
 _MODEL = "moonshot-v1"

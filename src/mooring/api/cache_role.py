@@ -1,13 +1,14 @@
 """Moonshot's cache message: the first message of a chat may name a cache (docs/moonshot-api.md, 3)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mooring.api.messages import ChatMessage
 from mooring.core.errors import InvalidRequest
-from mooring.service.contexts import CacheUse
+from mooring.service.use import CacheUse
 
-_FORM = "cache_id=<id>, optionally followed by ;reset_ttl=<seconds>"
-_LATER = {"tag", "dry_run"}
+_FORM = "cache_id=<id> or tag=<name>, optionally followed by ;reset_ttl=<seconds> and ;dry_run=1"
+_OPTIONS = {"cache_id", "tag", "reset_ttl", "dry_run"}
+_HEADER = "X-Msh-Context-Cache"
 
 
 def split_cache_message(
@@ -44,25 +45,50 @@ def parse_cache_content(content: object) -> CacheUse:
     options: dict[str, str] = {}
     for part in content.removesuffix(";").split(";"):
         key, equals, value = (piece.strip() for piece in part.partition("="))
-        if key in _LATER:
-            raise _malformed(f"{key} is not supported by this version")
-        if key not in ("cache_id", "reset_ttl") or not equals or not value:
+        if key not in _OPTIONS or not equals or not value:
             raise _malformed(f"cannot read {part!r}")
         if key in options:
             raise _malformed(f"{key} is given twice")
         options[key] = value
-    if "cache_id" not in options:
-        raise _malformed("cache_id is missing")
-    return CacheUse(options["cache_id"], _seconds(options.get("reset_ttl")))
+    if ("cache_id" in options) is ("tag" in options):
+        raise _malformed("give one of cache_id and tag")
+    dry_run = options.get("dry_run", "0")
+    if dry_run not in ("0", "1"):
+        raise _malformed(f"dry_run must be 0 or 1, not {dry_run!r}")
+    seconds = None
+    if (text := options.get("reset_ttl")) is not None:
+        if not _is_lifetime(text):
+            raise _malformed(f"reset_ttl must be a number of seconds above 0, not {text!r}")
+        seconds = int(text)
+    return CacheUse(options.get("cache_id"), options.get("tag"), seconds, dry_run == "1")
 
 
-def _seconds(text: str | None) -> int | None:
-    if text is None:
+def read_cache_headers(headers: Mapping[str, str]) -> CacheUse | None:
+    """The header form: `X-Msh-Context-Cache: <id>`, with `-DryRun: 1` and `-Reset-TTL: <seconds>`.
+
+    Raises:
+        InvalidRequest: an option has no usable value.
+    """
+    cache_id = headers.get(_HEADER)
+    if cache_id is None:
         return None
+    text, dry_run = headers.get(f"{_HEADER}-Reset-TTL"), headers.get(f"{_HEADER}-DryRun", "0")
+    if text is not None and not _is_lifetime(text):
+        raise InvalidRequest(
+            f"{_HEADER}-Reset-TTL: must be a number of seconds above 0, not {text!r}",
+            param=f"{_HEADER}-Reset-TTL",
+        )
+    if dry_run not in ("0", "1"):
+        raise InvalidRequest(
+            f"{_HEADER}-DryRun: must be 0 or 1, not {dry_run!r}", param=f"{_HEADER}-DryRun"
+        )
+    seconds = None if text is None else int(text)
+    return CacheUse(cache_id, None, seconds, dry_run == "1", repeated=True)
+
+
+def _is_lifetime(text: str) -> bool:
     # isdecimal() alone admits other scripts' digits; no lifetime has more than ten.
-    if not (text.isascii() and text.isdecimal() and len(text) <= 10 and int(text) > 0):
-        raise _malformed(f"reset_ttl must be a number of seconds above 0, not {text!r}")
-    return int(text)
+    return text.isascii() and text.isdecimal() and len(text) <= 10 and int(text) > 0
 
 
 def _malformed(problem: str) -> InvalidRequest:

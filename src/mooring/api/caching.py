@@ -16,6 +16,10 @@ _FAR_FUTURE = 1 << 40  # seconds; beyond it lies no date
 
 MetadataKey = Annotated[str, Field(min_length=1, max_length=64)]
 MetadataValue = Annotated[str, Field(max_length=512)]
+Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)]
+Seconds = Annotated[int, Field(ge=1, le=_FAR_FUTURE)]
+Moment = Annotated[int, Field(ge=0, le=_FAR_FUTURE)]
+TagName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,127}$")]
 
 
 class CreateBody(BaseModel):
@@ -28,10 +32,10 @@ class CreateBody(BaseModel):
     tools: list[ToolDeclaration] | None = None
     name: Annotated[str, Field(max_length=256)] = ""
     description: Annotated[str, Field(max_length=512)] = ""
-    metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] | None = None
-    ttl: Annotated[int, Field(ge=1, le=_FAR_FUTURE)] | None = None
-    expired_at: Annotated[int, Field(ge=0, le=_FAR_FUTURE)] | None = None
-    tags: list[str] | None = None
+    metadata: Metadata | None = None
+    ttl: Seconds | None = None
+    expired_at: Moment | None = None
+    tags: Annotated[list[TagName], Field(max_length=64)] | None = None
 
     def to_new_cache(self) -> NewCache:
         """Raises InvalidRequest."""
@@ -41,13 +45,6 @@ class CreateBody(BaseModel):
                     f"messages[{index}].role: a cache cannot contain another one",
                     param=f"messages[{index}].role",
                 )
-            if (message.model_extra or {}).get("partial"):
-                raise InvalidRequest(
-                    f"messages[{index}].partial: a cache holds whole messages only",
-                    param=f"messages[{index}].partial",
-                )
-        if self.tags:
-            raise InvalidRequest("tags: not supported by this version", param="tags")
         return NewCache(
             model=self.model,
             messages=tuple(message.as_sent() for message in self.messages),
@@ -57,7 +54,18 @@ class CreateBody(BaseModel):
             metadata=self.metadata,
             ttl_s=self.ttl,
             expired_at=self.expired_at,
+            tags=tuple(self.tags or ()),
         )
+
+
+class UpdateBody(BaseModel):
+    """What `PUT /v1/caching/{id}` takes; what is left out stays."""
+
+    model_config = ConfigDict(strict=True)
+
+    metadata: Metadata | None = None
+    ttl: Seconds | None = None
+    expired_at: Moment | None = None
 
 
 def router(contexts: Contexts) -> APIRouter:
@@ -66,7 +74,7 @@ def router(contexts: Contexts) -> APIRouter:
     @routes.post("")
     async def create(tenant: Tenant, body: CreateBody) -> dict[str, Any]:
         """Keep messages (and tools) as a cache. Answers at once, `pending`; never waits."""
-        return to_wire(await contexts.create(tenant, body.to_new_cache()))
+        return cache_to_wire(await contexts.create(tenant, body.to_new_cache()))
 
     @routes.get("")
     async def list_caches(
@@ -85,11 +93,23 @@ def router(contexts: Contexts) -> APIRouter:
         )
         page = Page(limit, order == "desc", after, before, metadata)
         found = await contexts.list(tenant, page)
-        return {"object": "list", "data": [to_wire(cache) for cache in found]}
+        return {"object": "list", "data": [cache_to_wire(cache) for cache in found]}
 
     @routes.get("/{cache_id}")
     async def retrieve(tenant: Tenant, cache_id: str) -> dict[str, Any]:
-        return to_wire(await contexts.get(tenant, cache_id))
+        return cache_to_wire(await contexts.get(tenant, cache_id))
+
+    @routes.put("/{cache_id}")
+    async def update(tenant: Tenant, cache_id: str, body: UpdateBody) -> dict[str, Any]:
+        """Change metadata or the end; the cache is `pending` and then `ready` again."""
+        changed = await contexts.update(
+            tenant,
+            cache_id,
+            metadata=body.metadata,
+            ttl_s=body.ttl,
+            expired_at=body.expired_at,
+        )
+        return cache_to_wire(changed)
 
     @routes.delete("/{cache_id}")
     async def delete(tenant: Tenant, cache_id: str) -> dict[str, Any]:
@@ -99,7 +119,7 @@ def router(contexts: Contexts) -> APIRouter:
     return routes
 
 
-def to_wire(cache: CacheObject) -> dict[str, Any]:
+def cache_to_wire(cache: CacheObject) -> dict[str, Any]:
     """The cache object (docs/moonshot-api.md, section 1)."""
     wire: dict[str, Any] = {
         "id": cache.id,

@@ -16,7 +16,7 @@ from mooring.engine.interface import (
     SampledToken,
     TokenLogprob,
 )
-from mooring.service.chat import Answer
+from mooring.service.chat import Answer, DryRun
 
 _ID_ALPHABET = string.ascii_letters + string.digits
 
@@ -94,6 +94,13 @@ async def collect(envelope: Envelope, events: AsyncIterator[Event], choices: int
         for choice in range(choices)
     ]
     return envelope.wrap("chat.completion", entries, usage=usage_to_wire(usage))
+
+
+def dry_completion(envelope: Envelope, run: DryRun) -> dict[str, Any]:
+    """A completion without choices: what the cache would have saved."""
+    saved = 0 if run.hit is None else run.hit.saved_tokens
+    usage = usage_to_wire(Usage(run.prompt_tokens, saved, 0))
+    return envelope.wrap("chat.completion", [], usage=usage)
 
 
 def usage_to_wire(usage: Usage) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from mooring.core import errors
+from mooring.core.miss import Miss, MissReason
 
 _log = logging.getLogger("mooring.api")
 
@@ -17,6 +18,7 @@ _TABLE: list[tuple[type[Exception], tuple[int, str, str | None]]] = [
     (errors.PromptTooLong, (400, "invalid_request_error", "context_length_exceeded")),
     (errors.ContextExpired, (400, "invalid_request_error", "cache_expired")),
     (errors.ContextFailed, (400, "invalid_request_error", "cache_failed")),
+    (errors.ContextMissed, (409, "invalid_request_error", "cache_miss")),
     (errors.InvalidRequest, (400, "invalid_request_error", None)),
     (errors.AuthenticationFailed, (401, "incorrect_api_key_error", "invalid_api_key")),
     (errors.PermissionDenied, (403, "permission_denied_error", None)),
@@ -27,6 +29,7 @@ _TABLE: list[tuple[type[Exception], tuple[int, str, str | None]]] = [
     (errors.Overloaded, (429, "engine_overloaded_error", None)),
     (Exception, (500, "server_error", None)),
 ]
+MISS_HEADER = "X-Context-Cache-Miss"
 _RETRY_AFTER_S = {"storage_full": "30", None: "1"}
 _HTTP_TYPES = {404: "resource_not_found_error", 405: "invalid_request_error"}
 
@@ -62,8 +65,22 @@ def _body(kind: str, message: str, code: str | None, param: str | None) -> dict[
 
 async def _on_our_error(_: Request, error: Exception) -> JSONResponse:
     status, _kind, code = _row(error)
-    headers = {"Retry-After": _RETRY_AFTER_S[code]} if status == 429 else None
+    headers = {"Retry-After": _RETRY_AFTER_S[code]} if status == 429 else {}
+    if (miss := _miss_of(error)) is not None:
+        headers[MISS_HEADER] = str(miss)
     return JSONResponse(error_object(error), status, headers)
+
+
+def _miss_of(error: Exception) -> Miss | None:
+    match error:
+        case errors.ContextMissed():
+            return error.miss
+        case errors.ContextNotFound():
+            return Miss(MissReason.NOT_FOUND)
+        case errors.ContextExpired():
+            return Miss(MissReason.EXPIRED)
+        case _:
+            return None
 
 
 async def _on_bad_shape(request: Request, error: Exception) -> JSONResponse:

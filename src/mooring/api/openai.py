@@ -1,6 +1,7 @@
 """OpenAI's chat completions and models, with the cache message (docs/moonshot-api.md, 3 and 4)."""
 
 import logging
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
@@ -9,19 +10,21 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mooring.api.auth import Tenant
 from mooring.api.body import StrictRoute
-from mooring.api.cache_role import split_cache_message
-from mooring.api.completion import Envelope, chunks, collect
+from mooring.api.cache_role import read_cache_headers, split_cache_message
+from mooring.api.completion import Envelope, chunks, collect, dry_completion
+from mooring.api.errors import MISS_HEADER
 from mooring.api.messages import ChatMessage, ToolDeclaration
 from mooring.api.stream import ClientGone, EventStream, until_gone
 from mooring.config import ChatConfig
 from mooring.core.errors import InvalidRequest
 from mooring.engine.interface import Sampling
-from mooring.service.chat import Answer, Chat, ChatRequest
+from mooring.service.chat import Answer, Chat, ChatRequest, DryRun
 from mooring.service.models import Models
 
 _log = logging.getLogger("mooring.api")
 _CLIENT_CLOSED_REQUEST = 499
 _NEARLY_GREEDY = 0.01
+_STRICT_HEADER = "X-Context-Cache-Strict"
 
 StopString = Annotated[str, Field(min_length=1, max_length=256)]
 
@@ -55,7 +58,7 @@ class ChatBody(BaseModel):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 
-    def to_request(self, config: ChatConfig) -> ChatRequest:
+    def to_request(self, config: ChatConfig, headers: Mapping[str, str]) -> ChatRequest:
         """Raises InvalidRequest."""
         self._refuse_unsupported()
         tools_sent = "tools" in self.model_fields_set
@@ -67,7 +70,8 @@ class ChatBody(BaseModel):
             messages=tuple(message.as_sent() for message in messages),
             tools=tuple(tool.as_sent() for tool in self.tools or []),
             sampling=self._sampling(config),
-            cache=cache,
+            cache=cache or read_cache_headers(headers),
+            strict=headers.get(_STRICT_HEADER) == "1",
         )
 
     def _sampling(self, config: ChatConfig) -> Sampling:
@@ -123,9 +127,12 @@ def router(
     @routes.post("/chat/completions", response_model=None)
     async def create_completion(request: Request, tenant: Tenant, body: ChatBody) -> Response:
         """Answer a chat, whole or as a stream of chunks."""
-        asked = body.to_request(config)
+        asked = body.to_request(config, request.headers)
         envelope = Envelope(body.model, fingerprint)
         choices = asked.sampling.choices
+        if asked.cache is not None and asked.cache.dry_run:
+            run = await chat.dry_run(tenant, asked)
+            return JSONResponse(dry_completion(envelope, run), headers=cache_headers(run))
         try:
             answer = await until_gone(request, chat.begin(tenant, asked))
             headers = cache_headers(answer)
@@ -142,6 +149,12 @@ def router(
             _log.info("client_closed_request path=%s", request.url.path)
             return Response(status_code=_CLIENT_CLOSED_REQUEST)
 
+    @routes.post("/tokenizers/estimate-token-count")
+    async def estimate(request: Request, tenant: Tenant, body: ChatBody) -> dict[str, Any]:
+        """The prompt tokens of a chat: what its `usage.prompt_tokens` will be."""
+        tokens = await chat.count(tenant, body.to_request(config, request.headers))
+        return {"data": {"total_tokens": tokens}}
+
     @routes.get("/models")
     async def list_models(_: Tenant) -> dict[str, Any]:
         """The loaded model under all its names."""
@@ -154,11 +167,12 @@ def router(
     return routes
 
 
-def cache_headers(answer: Answer) -> dict[str, str]:
-    """Moonshot's reply headers on a hit (docs/moonshot-api.md, section 3)."""
+def cache_headers(answer: Answer | DryRun) -> dict[str, str]:
+    """Moonshot's reply headers on a hit, ours on a miss (docs/moonshot-api.md, section 3)."""
+    headers = {} if answer.miss is None else {MISS_HEADER: str(answer.miss)}
     if answer.hit is None:
-        return {}
-    return {
+        return headers
+    return headers | {
         "Msh-Context-Cache-Id": answer.hit.cache_id,
         "Msh-Context-Cache-Token-Saved": str(answer.hit.saved_tokens),
         "Msh-Context-Cache-Token-Exp": str(answer.hit.expired_at),

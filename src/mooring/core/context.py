@@ -56,15 +56,26 @@ class CacheObject:
 
 
 @dataclass(frozen=True)
+class Tag:
+    """A tenant's stable name for a cache; bound to another one, it takes its users along."""
+
+    tenant: str
+    name: str
+    cache_id: str
+    created_at: int
+    """Unix seconds; of the name, not of its latest binding."""
+
+
+@dataclass(frozen=True)
 class Page:
-    """Which part of a list: at most `limit` caches strictly between two, in creation order."""
+    """Which part of a list: at most `limit` entries strictly between two, in creation order."""
 
     limit: int
     newest_first: bool = True
     after: str | None = None
-    """The id of the cache that the page follows, in the page's own order."""
+    """The id (or tag) that the page follows, in the page's own order."""
     before: str | None = None
-    """The id of the cache that the page precedes."""
+    """The id (or tag) that the page precedes."""
     metadata: tuple[tuple[str, str], ...] = ()
     """Keys and values that a cache must all have."""
 

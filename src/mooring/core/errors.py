@@ -4,11 +4,13 @@ MooringError
 ├── InvalidRequest            the request itself cannot be served
 │   ├── PromptTooLong         more tokens than the model's context holds
 │   ├── ContextExpired        the cache was named after its end, without a new lifetime
-│   └── ContextFailed         the cache was named, but its prefill had failed
+│   ├── ContextFailed         the cache was named, but its prefill had failed
+│   └── ContextMissed         the cache does not apply, and the request insists on it
 ├── AuthenticationFailed      no key, or a key nobody issued
 ├── PermissionDenied          not from here, or not with this key
 ├── NotFound
 │   ├── ContextNotFound       no such cache (for this tenant)
+│   ├── TagNotFound           no such tag (for this tenant)
 │   └── ModelNotFound         no such model or alias
 ├── Overloaded                try again later
 │   └── StorageFull           the disk cannot hold what should be kept
@@ -18,6 +20,8 @@ MooringError
     ├── ModelUnreadable       the model file is missing, broken or of a family we do not serve
     └── DataDirBusy           another server works in this data directory
 """
+
+from mooring.core.miss import Miss
 
 
 class MooringError(Exception):
@@ -46,6 +50,14 @@ class ContextFailed(InvalidRequest):
     """The cache is in status `error`."""
 
 
+class ContextMissed(InvalidRequest):
+    """The cache does not apply to the request, which refuses to be served without it."""
+
+    def __init__(self, miss: Miss) -> None:
+        super().__init__(f"the cache does not apply: {miss}")
+        self.miss = miss
+
+
 class AuthenticationFailed(MooringError):
     """The bearer key is missing or unknown."""
 
@@ -63,6 +75,13 @@ class ContextNotFound(NotFound):
 
     def __init__(self, cache_id: str, *, param: str | None = None) -> None:
         super().__init__(f"no cache with the id {cache_id!r}", param=param)
+
+
+class TagNotFound(NotFound):
+    """No tag with this name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"no tag with the name {name!r}", param="tag")
 
 
 class ModelNotFound(NotFound):

@@ -1,6 +1,6 @@
 """Cache objects: rows to values and back. Every query that serves a client names the tenant."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from mooring.core.context import CacheObject, Failure, Page, Status
 from mooring.registry.database import Database
+from mooring.registry.paging import select_page
 from mooring.registry.schema import caches
 
 _WANTED = (Status.PENDING, Status.READY)
@@ -39,26 +40,11 @@ class Caches:
 
     def list(self, tenant: str, page: Page) -> Sequence[CacheObject] | None:
         """A page of the tenant's caches; None when `after` or `before` names none of them."""
-        query = caches.select().where(caches.c.tenant == tenant)
-        for key, value in page.metadata:
-            query = query.where(caches.c.metadata[key].as_string() == value)
+        filters = [caches.c.metadata[key].as_string() == value for key, value in page.metadata]
+        owned = caches.c.tenant == tenant
         with self._database.begin() as connection:
-            for cursor, follows in ((page.after, True), (page.before, False)):
-                if cursor is None:
-                    continue
-                row = connection.execute(_select(tenant, cursor)).one_or_none()
-                if row is None:
-                    return None
-                older = follows is page.newest_first
-                serial = caches.c.serial
-                query = query.where(serial < row.serial if older else serial > row.serial)
-            # Before a cache means next to it: such a page is read towards the list's beginning.
-            backwards = page.before is not None and page.after is None
-            descending = page.newest_first is not backwards
-            order = caches.c.serial.desc() if descending else caches.c.serial.asc()
-            rows = connection.execute(query.order_by(order).limit(page.limit)).all()
-        found = [_from_row(row) for row in rows]
-        return found[::-1] if backwards else found
+            rows = select_page(connection, caches, owned, caches.c.id, page, *filters)
+        return None if rows is None else [_from_row(row) for row in rows]
 
     def delete(self, tenant: str, cache_id: str) -> CacheObject | None:
         """Remove a cache; returns what it was."""
@@ -89,6 +75,27 @@ class Caches:
                 status=sa.case((over, Status.PENDING), else_=caches.c.status),
                 failure=sa.case((over, sa.null()), else_=caches.c.failure),
             )
+            .returning(caches)
+        )
+        with self._database.begin() as connection:
+            row = connection.execute(statement).one_or_none()
+        return None if row is None else _from_row(row)
+
+    def update(
+        self,
+        tenant: str,
+        cache_id: str,
+        *,
+        metadata: Mapping[str, str] | None,
+        expired_at: int | None,
+    ) -> CacheObject | None:
+        """Change what is given and make the cache `pending`; None when there is no such cache."""
+        given = {"metadata": metadata, "expired_at": expired_at}
+        values = {name: value for name, value in given.items() if value is not None}
+        statement = (
+            caches.update()
+            .where(caches.c.tenant == tenant, caches.c.id == cache_id)
+            .values(values | {"status": Status.PENDING, "failure": None})
             .returning(caches)
         )
         with self._database.begin() as connection:

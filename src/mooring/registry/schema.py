@@ -34,3 +34,16 @@ caches = sa.Table(
     sa.Index(None, "status", "expired_at"),
     sqlite_autoincrement=True,  # a deleted cache's serial is never used again
 )
+
+tags = sa.Table(
+    "tags",
+    metadata,
+    sa.Column("serial", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    # No foreign key: a tag outlives its cache, to be bound to the next one.
+    sa.Column("cache_id", sa.Text, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("tenant", "name"),
+    sqlite_autoincrement=True,
+)

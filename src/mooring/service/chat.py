@@ -6,8 +6,10 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, replace
 
 from mooring.core.conversation import Conversation, Message, Tool
-from mooring.core.errors import MooringError, PromptTooLong
-from mooring.core.prefix import Prefix
+from mooring.core.errors import ContextMissed, MooringError, PromptTooLong
+from mooring.core.miss import Miss, MissReason
+from mooring.core.prefix import Prefix, Tokens, common_length
+from mooring.core.usage import Usage
 from mooring.engine.interface import (
     ChoiceFinished,
     Delta,
@@ -20,9 +22,10 @@ from mooring.engine.interface import (
     Source,
     Started,
 )
-from mooring.service.contexts import CacheUse, Contexts
+from mooring.service.contexts import Contexts, OpenContext
 from mooring.service.keeping import make_conversation
 from mooring.service.models import Models
+from mooring.service.use import CacheUse, find_miss
 
 _log = logging.getLogger("mooring.chat")
 
@@ -38,6 +41,8 @@ class ChatRequest:
     """Its `max_tokens` is cut to what the prompt leaves of the context."""
     tools: tuple[Tool, ...] = ()
     cache: CacheUse | None = None
+    strict: bool = False
+    """A named cache that does not apply is an error, not a slower answer."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +62,19 @@ class Answer:
     cached_tokens: int
     source: Source
     hit: CacheHit | None
+    miss: Miss | None
+    """Why a named cache did not apply, or not to all it holds."""
     events: AsyncGenerator[Event]
     """What follows `Started`. Close it to cancel the chat."""
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a named cache would do for a chat."""
+
+    prompt_tokens: int
+    hit: CacheHit | None
+    miss: Miss | None
 
 
 class Chat:
@@ -86,22 +102,19 @@ class Chat:
 
         Raises:
             ModelNotFound, ContextNotFound, ContextExpired, ContextFailed: what was named is unusable.
+            ContextMissed: the cache does not apply and the request is strict.
             PromptTooLong: the prompt leaves no room for an answer.
             InvalidRequest: the template refuses the messages.
             Overloaded: the queue is full.
         """
-        begun = time.monotonic()
         self._models.check(request.model)
-        opened = None
-        if request.cache is not None:
-            opened = await self._contexts.open(tenant, request.cache)
-            conversation = opened.conversation.followed_by(request.messages)
-        else:
-            conversation = make_conversation(request.messages, request.tools, self._clock())
-        generation = await self._generation(
-            conversation, opened.prefix if opened else None, request.sampling
-        )
-        events = self._engine.generate(generation)
+        opened, conversation, miss = await self._open(tenant, request)
+        prefix = None if opened is None else opened.prefix
+        generation = await self._generation(conversation, prefix, request.sampling)
+        miss = miss or _moved(generation.prompt, prefix)
+        if miss is not None and request.strict:
+            raise ContextMissed(miss)
+        events = _logged(self._engine.generate(generation), tenant, request)
         try:
             started = await _started(events, on_progress)
             hit = None
@@ -114,13 +127,55 @@ class Chat:
         except BaseException:
             await events.aclose()
             raise
-        line = (
-            f"tenant={tenant} model={request.model} cache={request.cache and request.cache.cache_id}"
-            f" prompt_tokens={len(generation.prompt)} cached_tokens={started.cached_tokens}"
-            f" source={started.source}"
-        )
-        logged = _logged(events, line, begun)
-        return Answer(len(generation.prompt), started.cached_tokens, started.source, hit, logged)
+        return Answer(len(generation.prompt), started.cached_tokens, started.source, hit, miss, events)
+
+    async def count(self, tenant: str, request: ChatRequest) -> int:
+        """The prompt tokens that this chat would have. Raises as `begin` does."""
+        self._models.check(request.model)
+        _, conversation, _ = await self._open(tenant, request, wait=False)
+        return len(await self._engine.render(conversation))
+
+    async def _open(
+        self, tenant: str, request: ChatRequest, *, wait: bool = True
+    ) -> tuple[OpenContext | None, Conversation, Miss | None]:
+        """The cache that applies, the whole conversation, and why a named cache does not apply."""
+        plain = make_conversation(request.messages, request.tools, self._clock())
+        if request.cache is None:
+            return None, plain, None
+        open_ = self._contexts.open if wait else self._contexts.preview
+        after = request.messages
+        if request.cache.repeated:
+            cache = await self._contexts.named(tenant, request.cache)
+            miss = find_miss(
+                cache,
+                request.cache,
+                messages=request.messages,
+                tools=request.tools,
+                served=self._models.names,
+            )
+            if miss is not None:
+                return None, plain, miss
+            after = request.messages[len(cache.messages) :]
+        opened = await open_(tenant, request.cache)
+        return opened, opened.conversation.followed_by(after), None
+
+    async def dry_run(self, tenant: str, request: ChatRequest) -> DryRun:
+        """Say whether the cache would apply; nothing is computed, waited for or changed.
+
+        Raises as `begin` does.
+        """
+        self._models.check(request.model)
+        opened, conversation, miss = await self._open(tenant, request, wait=False)
+        prompt = await self._engine.render(conversation)
+        prefix = None if opened is None else opened.prefix
+        miss = miss or _moved(prompt, prefix)
+        if miss is not None and request.strict:
+            raise ContextMissed(miss)
+        hit = None
+        if opened is not None and prefix is not None:
+            shared = common_length(prompt, prefix.tokens)
+            hit = CacheHit(opened.cache.id, shared, opened.cache.expired_at)
+        return DryRun(len(prompt), hit, miss)
 
     async def _generation(
         self, conversation: Conversation, prefix: Prefix | None, sampling: Sampling
@@ -138,16 +193,28 @@ class Chat:
         return Generation(prompt, prefix, fitting)
 
 
-async def _logged(events: AsyncGenerator[Event], line: str, begun: float) -> AsyncGenerator[Event]:
+def _moved(prompt: Tokens, prefix: Prefix | None) -> Miss | None:
+    """Whether the template renders the cached messages differently before these follow-ups."""
+    if prefix is None or common_length(prompt, prefix.tokens) == len(prefix):
+        return None
+    return Miss(MissReason.TEMPLATE_MOVED_PREFIX)
+
+
+async def _logged(
+    events: AsyncGenerator[Event], tenant: str, request: ChatRequest
+) -> AsyncGenerator[Event]:
     """The same events; one log line when they end, whichever way."""
-    outcome, ttft_s, completion_tokens = "cancelled", 0.0, 0
+    begun, ttft_s, outcome = time.monotonic(), 0.0, "cancelled"
+    started, usage = Started(0, Source.NONE), Usage(0, 0, 0)
     try:
         async for event in events:
             match event:
+                case Started():
+                    started = event
                 case Delta() | ChoiceFinished() if not ttft_s:
                     ttft_s = time.monotonic() - begun
                 case Finished(usage):
-                    outcome, completion_tokens = "done", usage.completion_tokens
+                    outcome = "done"
             yield event
     except MooringError:
         outcome = "failed"
@@ -155,10 +222,16 @@ async def _logged(events: AsyncGenerator[Event], line: str, begun: float) -> Asy
     finally:
         await events.aclose()
         _log.info(
-            "chat %s %s completion_tokens=%d ttft_s=%.3f seconds=%.3f",
+            "chat %s tenant=%s model=%s cache=%s source=%s cached_tokens=%d prompt_tokens=%d"
+            " completion_tokens=%d ttft_s=%.3f seconds=%.3f",
             outcome,
-            line,
-            completion_tokens,
+            tenant,
+            request.model,
+            request.cache and (request.cache.cache_id or request.cache.tag),
+            started.source,
+            started.cached_tokens,
+            usage.prompt_tokens,
+            usage.completion_tokens,
             ttft_s,
             time.monotonic() - begun,
         )

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from mooring.config import CachingConfig
 from mooring.core.context import CacheObject, Page, Status, new_cache_id
@@ -13,7 +14,6 @@ from mooring.core.errors import (
     ContextExpired,
     ContextFailed,
     ContextNotFound,
-    InvalidRequest,
     MooringError,
     Overloaded,
 )
@@ -22,6 +22,9 @@ from mooring.registry.caches import Caches
 from mooring.service.expiry import as_of, choose_end
 from mooring.service.keeping import Keeper, OnProgress, conversation_of, make_conversation
 from mooring.service.models import Models
+from mooring.service.rules import check_messages
+from mooring.service.tagging import Tagging
+from mooring.service.use import CacheUse
 
 _log = logging.getLogger("mooring.contexts")
 
@@ -38,15 +41,8 @@ class NewCache:
     metadata: dict[str, str] | None = None
     ttl_s: int | None = None
     expired_at: int | None = None
-
-
-@dataclass(frozen=True)
-class CacheUse:
-    """How a chat names a cache."""
-
-    cache_id: str
-    reset_ttl_s: int | None = None
-    """On success the cache ends this long from then; an expired one is revived."""
+    tags: tuple[str, ...] = ()
+    """Names to be bound to it."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +61,14 @@ class Contexts:
         self,
         keeper: Keeper,
         caches: Caches,
+        tagging: Tagging,
         models: Models,
         config: CachingConfig,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._keeper = keeper
         self._caches = caches
+        self._tagging = tagging
         self._models = models
         self._config = config
         self._clock = clock
@@ -92,8 +90,7 @@ class Contexts:
             StorageFull: no room for the row.
         """
         self._models.check(new.model)
-        if not new.messages:
-            raise InvalidRequest("messages: at least one message is needed", param="messages")
+        check_messages(new.messages, new.tools)
         now = int(self._clock())
         end = self._choose_end(now, new.ttl_s, new.expired_at)
         prefix = await self._keeper.render(tenant, make_conversation(new.messages, new.tools, now))
@@ -116,6 +113,8 @@ class Contexts:
         _log.info("cache created id=%s tenant=%s tokens=%d", cache.id, tenant, cache.tokens)
         self._keeper.remember(cache.id, prefix)
         self._keeper.fill(cache, on_progress)
+        for tag in new.tags:
+            await self._tagging.bind(tenant, tag, cache.id)
         return cache
 
     async def get(self, tenant: str, cache_id: str) -> CacheObject:
@@ -132,6 +131,33 @@ class Contexts:
             raise ContextNotFound(page.after or page.before or "")
         now = self._clock()
         return [as_of(cache, now) for cache in found]
+
+    async def update(
+        self,
+        tenant: str,
+        cache_id: str,
+        *,
+        metadata: dict[str, str] | None,
+        ttl_s: int | None,
+        expired_at: int | None,
+    ) -> CacheObject:
+        """Change what is given; the cache is `pending` again and goes through the same steps.
+
+        Raises:
+            ContextNotFound: no such cache.
+            InvalidRequest: the new end is wrong.
+        """
+        end = None
+        if ttl_s is not None or expired_at is not None:
+            end = self._choose_end(int(self._clock()), ttl_s, expired_at)
+        cache = await asyncio.to_thread(
+            partial(self._caches.update, tenant, cache_id, metadata=metadata, expired_at=end)
+        )
+        if cache is None:
+            raise ContextNotFound(cache_id)
+        if as_of(cache, self._clock()).status is Status.PENDING:
+            self._keeper.fill(cache)
+        return as_of(cache, self._clock())
 
     async def delete(self, tenant: str, cache_id: str) -> None:
         """Raises ContextNotFound. Chats that use the cache go on to their end."""
@@ -154,33 +180,33 @@ class Contexts:
             cache = await self.get(tenant, cache_id)
         return cache
 
+    async def preview(self, tenant: str, use: CacheUse) -> OpenContext:
+        """What `open` would give, without waiting for it or changing anything. Raises as it does."""
+        cache = await self.named(tenant, use)
+        if cache.status is Status.INACTIVE and use.reset_ttl_s is None:
+            raise _expired(cache)
+        if cache.status is Status.ERROR:
+            raise _failed(cache)
+        return OpenContext(cache, conversation_of(cache), await self._keeper.prefix_of(cache))
+
     async def open(self, tenant: str, use: CacheUse) -> OpenContext:
         """Make a cache ready for a chat: wait while it is pending, revive it if that was asked for.
 
         Raises:
-            ContextNotFound: no such cache.
+            ContextNotFound, TagNotFound: no such cache.
             ContextExpired: it is over and the request gives it no new life.
             ContextFailed: its fill had failed.
             Overloaded: its fill could not be brought to an end.
         """
-        cache = await self.get(tenant, use.cache_id)
+        cache = await self.named(tenant, use)
         if cache.status is Status.INACTIVE:
             if use.reset_ttl_s is None:
-                raise ContextExpired(
-                    f"the cache {cache.id} expired at {cache.expired_at}: add ;reset_ttl=<seconds>"
-                    " to the cache message to revive it, or create it anew",
-                    param="messages",
-                )
+                raise _expired(cache)
             await self.extend(cache, use.reset_ttl_s)
         cache = await self.wait(tenant, cache.id)
         match cache.status:
             case Status.ERROR:
-                assert cache.failure is not None
-                raise ContextFailed(
-                    f"the cache {cache.id} could not be made: {cache.failure.message};"
-                    " delete it and create it again",
-                    param="messages",
-                )
+                raise _failed(cache)
             case Status.READY:
                 prefix = await self._keeper.prefix_of(cache)
                 return OpenContext(cache, conversation_of(cache), prefix)
@@ -218,6 +244,13 @@ class Contexts:
             except MooringError as error:
                 _log.error("sweep failed error=%s", error)
 
+    async def named(self, tenant: str, use: CacheUse) -> CacheObject:
+        """The cache that a chat names, by its id or by a tag."""
+        if use.tag is not None:
+            return await self.get(tenant, (await self._tagging.get(tenant, use.tag)).cache_id)
+        assert use.cache_id is not None
+        return await self.get(tenant, use.cache_id)
+
     def _choose_end(self, now: int, ttl_s: int | None, expired_at: int | None) -> int:
         return choose_end(
             now,
@@ -226,3 +259,20 @@ class Contexts:
             default_ttl_s=self._config.default_ttl_s,
             max_ttl_s=self._config.max_ttl_s,
         )
+
+
+def _expired(cache: CacheObject) -> ContextExpired:
+    return ContextExpired(
+        f"the cache {cache.id} expired at {cache.expired_at}: add ;reset_ttl=<seconds> to the cache"
+        " message to revive it, or create it anew",
+        param="messages",
+    )
+
+
+def _failed(cache: CacheObject) -> ContextFailed:
+    assert cache.failure is not None
+    return ContextFailed(
+        f"the cache {cache.id} could not be made: {cache.failure.message};"
+        " delete it and create it again",
+        param="messages",
+    )

@@ -127,7 +127,7 @@ def _size(model: Model, config: EngineConfig) -> tuple[ContextShape, int]:
     shape = ContextShape(
         cells=cells,
         sequences=config.sequences,
-        batch_tokens=max(config.batch_tokens, config.sequences),
+        batch_tokens=max(config.batch_tokens, 2 * config.sequences),  # room beside the running answers
         kv_type=config.kv_type,
         flash_attention=config.flash_attention,
         threads=config.threads or os.cpu_count() or 1,

@@ -48,7 +48,7 @@ class Scheduler:
         self._buffer = Buffer(context)
         self._outbox = Outbox(deliver)
         self._fills: list[Fill] = []
-        """In the order they are evaluated."""
+        """What is being prefilled, oldest first."""
         self._prefill = Prefill(
             context,
             self._buffer,

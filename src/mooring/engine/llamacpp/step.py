@@ -1,6 +1,6 @@
 """One step's batch: which tokens of whom go into which rows. A decision, taken without running it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mooring.engine.llamacpp.binding import Batch
@@ -52,7 +52,11 @@ Rows = list[DrawRow | FillRows]
 
 
 def plan_step(batch: Batch, running: Sequence[Request], fills: Sequence[Fill]) -> Rows:
-    """Fill the batch: every running choice's next token, then prompts in order, as far as it goes."""
+    """Fill the batch: every running choice's next token, then prompts.
+
+    Of the room for prompts the oldest fill takes half, so that it is never starved; the rest goes to the
+    shortest ones first, so that a question need not wait for a manual. What is left, the oldest takes.
+    """
     batch.clear()
     rows: Rows = []
     for request in running:
@@ -61,12 +65,24 @@ def plan_step(batch: Batch, running: Sequence[Request], fills: Sequence[Fill]) -
                 assert choice.pending is not None
                 row = batch.add([choice.pending], choice.position, choice.sequence, logits=True)
                 rows.append(DrawRow(request, choice, row))
-    for fill in fills:
-        count = min(fill.remaining, batch.room)
-        if count == 0:
-            break
+    for fill, count in _share(batch.room, fills):
         chunk = fill.tokens[fill.done : fill.done + count]
         draws = count == fill.remaining and isinstance(fill.owner, Request)
         row = batch.add(chunk, fill.done, fill.sequence, logits=draws)
         rows.append(FillRows(fill, count, row))
     return rows
+
+
+def _share(room: int, fills: Sequence[Fill]) -> Iterator[tuple[Fill, int]]:
+    """How many tokens of which fill, none of them 0; `room` in all at most."""
+    if not fills:
+        return
+    oldest, *younger = fills
+    for_younger = room - min(oldest.remaining, -(-room // 2))
+    for fill in sorted(younger, key=lambda fill: fill.remaining):
+        if count := min(fill.remaining, for_younger):
+            for_younger -= count
+            room -= count
+            yield fill, count
+    if count := min(oldest.remaining, room):
+        yield oldest, count
