@@ -96,7 +96,7 @@ def test_a_wrong_chat_is_a_400_that_names_the_field(
         ({"metadata": {"k": 5}}, "metadata.k"),
         ({"metadata": {f"k{n}": "" for n in range(17)}}, "metadata"),
         ({"tools": "none"}, "tools"),
-        ({"tags": ["t"]}, "tags"),
+        ({"tags": ["1t"]}, "tags[0]"),
     ],
 )
 def test_a_wrong_cache_is_a_400_that_names_the_field(
