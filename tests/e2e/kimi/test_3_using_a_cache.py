@@ -120,7 +120,7 @@ def test_a_changed_message_is_named_and_served_uncached(http: httpx.Client, crea
     reply = ask(http, [*changed, USER], by_header(cache))
     assert reply.headers["X-Context-Cache-Miss"] == "messages_changed; index=1"
     assert cached(reply) == 0
-    shorter = ask(http, cache["messages"][:1] + [USER], by_header(cache))
+    shorter = ask(http, [*cache["messages"][:1], USER], by_header(cache))
     assert shorter.headers["X-Context-Cache-Miss"] == "messages_changed; index=2"
 
 
