@@ -25,7 +25,7 @@ def result(call_id: str) -> dict:
     return {"role": "tool", "tool_call_id": call_id, "content": "All clear."}
 
 
-# Creating: POST
+# Creating a cache
 
 
 def test_creation_binds_the_tags_it_is_given(http: httpx.Client, create: Create) -> None:
@@ -62,7 +62,7 @@ def test_creation_refuses_calls_and_results_that_do_not_belong_together(
     assert param in reply.json()["error"]["message"]
 
 
-# Listing: GET
+# Listing caches
 
 
 def test_listing_filters_by_all_metadata_given(http: httpx.Client, create: Create) -> None:
@@ -85,7 +85,7 @@ def test_paging_is_stable_while_caches_are_created(http: httpx.Client, create: C
     assert seen == made[::-1]
 
 
-# Updating: PUT
+# Updating a cache
 
 
 def test_an_update_changes_what_it_names_and_goes_through_the_steps(
