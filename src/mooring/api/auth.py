@@ -1,6 +1,7 @@
 """Who is asking: decided before a byte of the body is read."""
 
 import hmac
+import re
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -14,6 +15,7 @@ from mooring.core.errors import AuthenticationFailed, MooringError, PermissionDe
 _TENANT = "default"
 """The one tenant there is until tenants are built."""
 _OPEN_PATHS = {"/health"}  # load balancers have no key
+_HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(:\d+)?")  # name, [IPv6] or IPv4; port
 _LOOPBACK_NAMES = {"localhost", "127.0.0.1", "[::1]"}
 
 
@@ -38,7 +40,8 @@ class Auth:
     def _check(self, headers: Headers) -> None:
         if self._api_key is None:
             # A web page can make its visitor's browser call a name that resolves to 127.0.0.1.
-            host = headers.get("Host", "").rpartition(":")[0] or headers.get("Host", "")
+            parsed = _HOST.fullmatch(headers.get("Host", ""))
+            host = parsed[1] if parsed else headers.get("Host", "")
             if host not in _LOOPBACK_NAMES:
                 raise PermissionDenied(
                     f"this server has no key and answers to localhost only, not to {host!r}:"

@@ -1,6 +1,7 @@
 """Bodies that would do harm before anybody looks at them: too large, too many parts, no text."""
 
 import json
+import math
 import re
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
@@ -11,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _MAX_DEPTH = 64
+_MAX_DIGITS = 1000  # Python itself refuses to read or write 4,300
 _MAX_PARTS = 100_000  # parsing more would hold the event loop for long
 # Possessive, and closed or not: linear on any input.
 _STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
@@ -72,7 +74,9 @@ def parse_strictly(body: bytes) -> Any:
     except UnicodeDecodeError as error:
         raise _bad(f"the body is not UTF-8: {error.reason} at byte {error.start}") from error
     _check_structure(text)
-    value = json.loads(text, parse_constant=_refuse_constant)
+    value = json.loads(
+        text, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_writable
+    )
     if _SURROGATE.search(text):
         try:
             json.dumps(value, ensure_ascii=False).encode()
@@ -93,6 +97,19 @@ def _check_structure(text: str) -> None:
         depth += 1 if bracket in "[{" else -1
         if depth > _MAX_DEPTH:
             raise _bad(f"the body is nested more than {_MAX_DEPTH} levels deep")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise _bad(f"the number {digits[:20]} is too large")
+    return value
+
+
+def _writable(digits: str) -> int:
+    if len(digits) > _MAX_DIGITS:
+        raise _bad(f"a number of {len(digits)} digits is too large")
+    return int(digits)
 
 
 def _refuse_constant(name: str) -> NoReturn:
