@@ -63,8 +63,8 @@ async def running(model: Path, data_dir: Path, metrics: Metrics, ram: int) -> As
         await engine.close()
 
 
-def prefix_of(engine: LlamaEngine, conversation: Conversation) -> Prefix:
-    return Prefix("tenant", engine.stable_prefix(conversation))
+async def prefix_of(engine: LlamaEngine, conversation: Conversation) -> Prefix:
+    return Prefix("tenant", await engine.stable_prefix(conversation))
 
 
 async def ask(
@@ -73,7 +73,8 @@ async def ask(
     prefix: Prefix | None,
     question: str = QUESTION,
 ) -> Reply:
-    prompt = engine.render(conversation.followed_by(({"role": "user", "content": question},)))
+    messages = ({"role": "user", "content": question},)
+    prompt = await engine.render(conversation.followed_by(messages))
     sampling = Sampling(max_tokens=8, temperature=0, top_logprobs=VOCABULARY)
     source, cached, tokens, rows = Source.NONE, -1, [], []
     async for event in engine.generate(Generation(prompt, prefix, sampling)):
@@ -110,7 +111,7 @@ async def test_cached_answers_equal_the_whole_prompt_from_every_source(
 ) -> None:
     metrics = Metrics()
     async with running(tiny_model, tmp_path, metrics, ram=1 << 28) as engine:
-        prefix = prefix_of(engine, HARBOUR)
+        prefix = await prefix_of(engine, HARBOUR)
         whole = await ask(engine, HARBOUR, None)
         assert await engine.keep(prefix) == Kept(len(prefix))
         before = evaluated(metrics, "request")
@@ -138,7 +139,7 @@ async def test_cached_answers_are_the_same_with_eight_others_in_the_batch(
     other = Conversation(({"role": "system", "content": MANUAL[::-1]},), (), date(2026, 1, 1))
     async with running(tiny_model, tmp_path, metrics, ram=1 << 28) as engine:
         whole = await ask(engine, HARBOUR, None)
-        prefix, other_prefix = prefix_of(engine, HARBOUR), prefix_of(engine, other)
+        prefix, other_prefix = await prefix_of(engine, HARBOUR), await prefix_of(engine, other)
         await engine.keep(other_prefix)
         await engine.keep(prefix)
         if source is Source.RAM:
@@ -175,7 +176,7 @@ async def test_a_changed_word_is_told_apart(tiny_model: Path, tmp_path: Path) ->
         ({"role": "system", "content": MANUAL.replace("winch", "wench", 1)},), (), date(2026, 1, 1)
     )
     async with running(tiny_model, tmp_path, Metrics(), ram=1 << 28) as engine:
-        prefix = prefix_of(engine, HARBOUR)
+        prefix = await prefix_of(engine, HARBOUR)
         await engine.keep(prefix)
         whole = await ask(engine, changed, None)
         reply = await ask(engine, changed, prefix)  # shares the beginning only
@@ -188,7 +189,7 @@ async def test_a_changed_word_is_told_apart(tiny_model: Path, tmp_path: Path) ->
 async def test_equal_prefixes_are_computed_once(tiny_model: Path, tmp_path: Path) -> None:
     metrics = Metrics()
     async with running(tiny_model, tmp_path, metrics, ram=1 << 28) as engine:
-        prefix = prefix_of(engine, HARBOUR)
+        prefix = await prefix_of(engine, HARBOUR)
         kept = await asyncio.gather(*(engine.keep(prefix) for _ in range(8)))
     assert sorted(one.evaluated_tokens for one in kept) == [0] * 7 + [len(prefix)]
     assert evaluated(metrics, "prefix") == len(prefix)
@@ -196,6 +197,6 @@ async def test_equal_prefixes_are_computed_once(tiny_model: Path, tmp_path: Path
 
 async def test_a_foreign_tenants_prefix_is_another_one(tiny_model: Path, tmp_path: Path) -> None:
     async with running(tiny_model, tmp_path, Metrics(), ram=1 << 28) as engine:
-        prefix = prefix_of(engine, HARBOUR)
+        prefix = await prefix_of(engine, HARBOUR)
         await engine.keep(prefix)
         assert await engine.keep(Prefix("another", prefix.tokens)) == Kept(len(prefix))

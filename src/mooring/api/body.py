@@ -74,9 +74,7 @@ def parse_strictly(body: bytes) -> Any:
     except UnicodeDecodeError as error:
         raise _bad(f"the body is not UTF-8: {error.reason} at byte {error.start}") from error
     _check_structure(text)
-    value = json.loads(
-        text, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_writable
-    )
+    value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_writable)
     if _SURROGATE.search(text):
         try:
             json.dumps(value, ensure_ascii=False).encode()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from mooring.core.conversation import Conversation
+from mooring.engine.template import shape_message
 
 _OPEN, _CLOSE = "\ue0f0", "\ue0f1"  # private-use characters; they are marked themselves
 _MARK = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
@@ -27,7 +28,8 @@ class ControlGuard:
     def hide(self, conversation: Conversation) -> Conversation:
         """The conversation with a mark for every control text in its messages and tools."""
         return Conversation(
-            tuple(_map_strings(message, self._mark) for message in conversation.messages),
+            # Shaped first: parts that are joined, or escapes that are read, can make such a text.
+            tuple(_map_strings(shape_message(each), self._mark) for each in conversation.messages),
             tuple(_map_strings(tool, self._mark) for tool in conversation.tools),
             conversation.today,
         )
@@ -51,7 +53,7 @@ def _map_strings(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, str):
         return change(value)
     if isinstance(value, dict):
-        return {key: _map_strings(item, change) for key, item in value.items()}
+        return {change(key): _map_strings(item, change) for key, item in value.items()}
     if isinstance(value, list):
         return [_map_strings(item, change) for item in value]
     return value

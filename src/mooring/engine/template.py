@@ -42,7 +42,7 @@ class ChatTemplate:
         """
         try:
             return self._template.render(
-                messages=[_for_template(message) for message in conversation.messages],
+                messages=[shape_message(message) for message in conversation.messages],
                 tools=[dict(tool) for tool in conversation.tools] or None,
                 add_generation_prompt=for_answer,
                 strftime_now=_frozen_strftime(conversation.today),
@@ -54,8 +54,11 @@ class ChatTemplate:
             ) from error
 
 
-def _for_template(message: Message) -> dict[str, Any]:
-    """A message as templates expect it: text content as one string, call arguments as an object."""
+def shape_message(message: Message) -> dict[str, Any]:
+    """A message as templates expect it: text content as one string, call arguments as an object.
+
+    Shaping what is shaped already changes nothing.
+    """
     shaped = dict(message)
     shaped["content"] = _text(message.get("content"))
     if message.get("tool_calls"):
@@ -77,7 +80,9 @@ def _call_for_template(call: Mapping[str, Any]) -> dict[str, Any]:
     function = dict(call["function"])
     # A model may have written broken JSON; that goes back as the text it was.
     with contextlib.suppress(ValueError, TypeError, RecursionError):
-        function["arguments"] = json.loads(function["arguments"])
+        arguments = json.loads(function["arguments"])
+        if isinstance(arguments, dict):
+            function["arguments"] = arguments
     return {**call, "function": function}
 
 

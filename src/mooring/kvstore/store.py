@@ -1,9 +1,11 @@
 """The store: RAM before disk. Every call returns at once; slow work is a future to be polled."""
 
 import contextlib
+from collections import Counter
 from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 
@@ -29,38 +31,37 @@ class KvStore:
         self._readers = ThreadPoolExecutor(2, "mooring-kv-read")
         # One writer: puts and deletes of a key happen in the order they were asked for.
         self._writer = ThreadPoolExecutor(1, "mooring-kv-write")
-        self._forgotten: set[str] = set()
-        """Keys whose files the writer is still to delete."""
+        self._deletions: Counter[str] = Counter()
+        """How often the writer is still to delete a key's file: until then the file is not there."""
+        self._counting = Lock()
+        self._only: frozenset[str] | None = None
+        """While the writer deletes all others: the keys whose files are there."""
 
     def fetch(self, key: str) -> Future[Found | None]:
         """The object from the nearest tier, verified; None when no tier has it whole."""
-        if key in self._forgotten:  # its file may still be there
-            nothing: Future[Found | None] = Future()
-            nothing.set_result(None)
-            return nothing
         item = self._ram.get(key)
-        if item is None:
-            reading = self._readers.submit(self._read, key)
-            reading.add_done_callback(lambda read: self._promote(key, read))
-            return reading
-        done: Future[Found | None] = Future()
-        done.set_result(Found(item, "ram"))
-        return done
+        if item is not None or self._is_leaving(key):
+            done: Future[Found | None] = Future()
+            done.set_result(None if item is None else Found(item, "ram"))
+            return done
+        reading = self._readers.submit(self._read, key)
+        reading.add_done_callback(lambda read: self._promote(key, read))
+        return reading
 
     def keep(self, key: str, item: KvObject) -> Future[None]:
         """Hold an object; the future completes when it is durable, or fails with StorageFull."""
-        self._forgotten.discard(key)
         self._ram.put(key, item)
         return self._writer.submit(self._write, key, item)
 
     def forget(self, key: str) -> Future[None]:
-        self._forgotten.add(key)
+        with self._counting:
+            self._deletions[key] += 1
         self._ram.delete(key)
         return self._writer.submit(self._delete, key)
 
     def forget_all_but(self, keys: Collection[str]) -> Future[None]:
-        kept = frozenset(keys)
-        return self._writer.submit(self._delete_all_but, kept)
+        self._only = frozenset(keys)
+        return self._writer.submit(self._delete_all_but, self._only)
 
     def room_for(self, size_bytes: int) -> bool:
         """Whether the disk looks able to take this much; the truth shows on writing."""
@@ -85,7 +86,7 @@ class KvStore:
 
     def _copy_to_ram(self, key: str, item: KvObject) -> None:
         self._ram.put(key, KvObject(item.tokens, np.array(item.payload)))
-        if key in self._forgotten or not self._disk.holds(key):
+        if self._is_leaving(key) or not self._disk.holds(key):
             self._ram.delete(key)  # forgotten meanwhile: RAM holds only what disk does
 
     def _write(self, key: str, item: KvObject) -> None:
@@ -98,8 +99,17 @@ class KvStore:
     def _delete(self, key: str) -> None:
         self._disk.delete(key)
         self._ram.delete(key)  # again: a copy may have been made since
-        self._forgotten.discard(key)
+        with self._counting:
+            self._deletions[key] -= 1
+            if self._deletions[key] <= 0:
+                del self._deletions[key]
 
     def _delete_all_but(self, kept: frozenset[str]) -> None:
         for key in (self._ram.keys() | self._disk.keys()) - kept:
             self._delete(key)
+        if self._only is kept:
+            self._only = None
+
+    def _is_leaving(self, key: str) -> bool:
+        """Whether the file, if there is one, is about to be deleted."""
+        return key in self._deletions or (self._only is not None and key not in self._only)

@@ -7,7 +7,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Collection
 
 from mooring.core.conversation import Conversation
-from mooring.core.errors import EngineFailed, MooringError, PromptTooLong
+from mooring.core.errors import EngineFailed, InvalidRequest, MooringError, PromptTooLong
 from mooring.core.prefix import Prefix, Tokens
 from mooring.engine.interface import (
     Event,
@@ -79,6 +79,8 @@ class LlamaEngine:
     async def keep(self, prefix: Prefix, on_progress: Callable[[Progress], None] | None = None) -> Kept:
         mail: asyncio.Queue[Event | Kept | MooringError] = asyncio.Queue()
         ticket = Ticket(prefix, mail.put_nowait)
+        if len(prefix) == 0:  # there are templates without a common beginning
+            return Kept(0)
         if not self._scheduler.could_ever_hold(ticket):
             raise PromptTooLong(
                 f"{len(prefix)} tokens do not fit into this server's KV buffer of"
@@ -133,6 +135,10 @@ class LlamaEngine:
         self, generation: Generation, sink: Callable[[Event | Kept | MooringError], None]
     ) -> Request:
         """The request, without its prefix when both together could never be in the buffer."""
+        if not generation.prompt:
+            raise InvalidRequest(
+                "messages: the model's chat template makes nothing of them", param="messages"
+            )
         request = Request(generation, sink)
         if self._scheduler.could_ever_hold(request):
             return request

@@ -65,9 +65,9 @@ class Entry:
 
     @property
     def recallable(self) -> bool:
-        """Only requests that have not started want it."""
+        """Only asks that have not started want it; a resident prefix's tickets never have."""
         queued = all(request.stage is RequestStage.QUEUED for request in self.claims)
-        return self.stage is PrefixStage.RESIDENT and not self.tickets and queued
+        return self.stage is PrefixStage.RESIDENT and queued
 
     @property
     def room(self) -> Room:

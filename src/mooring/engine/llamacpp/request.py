@@ -61,7 +61,7 @@ class Request:
     def __post_init__(self) -> None:
         prompt, prefix = self.generation.prompt, self.generation.prefix
         shared = 0 if prefix is None else common_length(prompt, prefix.tokens)
-        self.reuse = min(shared, len(prompt) - 1)  # the last token's logits are needed
+        self.reuse = max(0, min(shared, len(prompt) - 1))  # the last token's logits are needed
 
     @property
     def prefix(self) -> Prefix | None:

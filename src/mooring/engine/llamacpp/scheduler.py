@@ -148,7 +148,7 @@ class Scheduler:
         if isinstance(ask, Ticket):
             self._prefill.keep(ask)
         else:
-            waiting = sum(isinstance(other, Request) for other in self._queue)
+            waiting = sum(isinstance(other, Request) and not other.ended for other in self._queue)
             if waiting >= self._max_queued:
                 message = f"{waiting} requests are waiting already; try again shortly"
                 ask.stage = RequestStage.ENDED

@@ -1,0 +1,569 @@
+"""The life of caches over a real engine and a real registry, by a clock that the test sets.
+
+A cache that the registry calls ready has its bytes on disk, and one that has ended has none.
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from mooring.config import CachingConfig, EngineConfig, KvStoreConfig
+from mooring.core.context import CacheObject, Page, Status
+from mooring.core.errors import (
+    ContextExpired,
+    ContextFailed,
+    ContextNotFound,
+    PromptTooLong,
+    RegistryFailed,
+)
+from mooring.engine.interface import Generation, Sampling, Source
+from mooring.engine.llamacpp.engine import LlamaEngine
+from mooring.engine.llamacpp.loading import load_engine
+from mooring.registry.caches import Caches
+from mooring.registry.database import Database
+from mooring.registry.tags import Tags
+from mooring.service.chat import Answer, Chat, ChatRequest
+from mooring.service.contexts import Contexts, NewCache
+from mooring.service.keeping import Keeper
+from mooring.service.models import Models
+from mooring.service.tagging import Tagging
+from mooring.service.use import CacheUse
+from mooring.telemetry import Metrics
+
+HANG_S = 30
+NOW = 1_720_000_000
+TENANT, OTHER = "tenant", "other"
+QUESTION = ({"role": "user", "content": "How deep is it?"},)
+
+pytestmark = pytest.mark.anyio
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = float(NOW)
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass(frozen=True)
+class Services:
+    """Everything below HTTP."""
+
+    engine: LlamaEngine
+    database: Database
+    caches: Caches
+    keeper: Keeper
+    contexts: Contexts
+    chat: Chat
+    clock: Clock
+    data_dir: Path
+
+    async def create(self, text: str, tenant: str = TENANT, ttl_s: int = 100) -> CacheObject:
+        messages = ({"role": "system", "content": text},)
+        return await self.contexts.create(tenant, NewCache("tiny", messages, ttl_s=ttl_s))
+
+    async def ready(self, text: str, tenant: str = TENANT, ttl_s: int = 100) -> CacheObject:
+        cache = await self.create(text, tenant, ttl_s)
+        cache = await self.contexts.wait(tenant, cache.id)
+        assert cache.status is Status.READY
+        return cache
+
+    async def status(self, cache: CacheObject) -> Status:
+        return (await self.contexts.get(cache.tenant, cache.id)).status
+
+    async def ask(self, cache: CacheObject, **use) -> Answer:
+        """Chat with a cache to the end."""
+        asked = ChatRequest("tiny", QUESTION, Sampling(3), cache=CacheUse(cache.id, **use))
+        answer = await self.chat.begin(cache.tenant, asked)
+        async for _ in answer.events:
+            pass
+        return answer
+
+    async def settled(self) -> None:
+        """Nothing is being filled or released any more."""
+        await until(lambda: not self.keeper._fills and not self.keeper._releases)
+        # What was handed to the decode thread before this answer, it has seen by now.
+        async for _ in LlamaEngine.generate(self.engine, Generation((5,), None, Sampling(1))):
+            pass
+        await asyncio.to_thread(self.engine._store._writer.submit(lambda: None).result)
+
+    def on_disk(self, cache: CacheObject) -> bool:
+        return len(list((self.data_dir / "kv").glob(f"*/{cache.prefix_id}.kv"))) == 1
+
+
+@asynccontextmanager
+async def serving(
+    model: Path, data_dir: Path, clock: Clock | None = None, **config
+) -> AsyncIterator[Services]:
+    """The services as `app` wires them, without a sweeper."""
+    clock = clock or Clock()
+    engine_config = EngineConfig(**{"cells": 4096, "sequences": 4, "threads": 1} | config)
+    database = Database(data_dir / "registry.sqlite3")
+    engine = await load_engine(
+        model, "tiny", engine_config, KvStoreConfig(ram_bytes=0), data_dir, Metrics()
+    )
+    caches, models = Caches(database), Models("tiny", ("alias",), NOW)
+    keeper = Keeper(engine, caches)
+    tagging = Tagging(Tags(database), caches, clock)
+    caching = CachingConfig(sweep_interval_s=0.01)
+    contexts = Contexts(keeper, caches, tagging, models, caching, clock)
+    chat = Chat(engine, contexts, models, clock)
+    try:
+        async with asyncio.timeout(HANG_S):
+            await contexts.resume()
+            yield Services(engine, database, caches, keeper, contexts, chat, clock, data_dir)
+    finally:
+        await keeper.close()
+        await engine.close()
+        database.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 - other threads make it true, and set no asyncio.Event
+        await asyncio.sleep(0.002)
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Where calls of a method are held up: `reached` is set by the first, `go` lets them on."""
+
+    reached: threading.Event
+    go: threading.Event
+
+
+@contextmanager
+def held(part: object, method: str, *, after: bool = False) -> Iterator[Hold]:
+    """Calls of one method wait: before they do anything, or `after` it, before their caller knows."""
+    call, hold = getattr(part, method), Hold(threading.Event(), threading.Event())
+
+    def waiting(*arguments: object) -> object:
+        result = call(*arguments) if after else None
+        hold.reached.set()
+        hold.go.wait()
+        return result if after else call(*arguments)
+
+    setattr(part, method, waiting)
+    try:
+        yield hold
+    finally:
+        hold.go.set()
+        setattr(part, method, call)
+
+
+def rename_table(services: Services, old: str, new: str) -> None:
+    with services.database.begin() as connection:
+        connection.execute(sa.text(f"ALTER TABLE {old} RENAME TO {new}"))
+
+
+# Create, use, delete
+
+
+async def test_cache_is_pending_then_ready_and_its_bytes_are_on_disk(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    async with serving(tiny_model, tmp_path) as services:
+        with held(services.engine._store._disk, "put"):
+            cache = await services.create("the harbour " * 40, ttl_s=100)
+            assert await services.status(cache) is Status.PENDING
+        ready = await services.contexts.wait(TENANT, cache.id)
+        assert ready == replace(cache, status=Status.READY)
+        assert (ready.created_at, ready.expired_at) == (NOW, NOW + 100)
+        assert services.on_disk(cache)
+        opened = await services.contexts.open(TENANT, CacheUse(cache.id))
+        assert (len(opened.prefix), opened.prefix.id) == (cache.tokens, cache.prefix_id)
+
+
+async def test_chat_waits_for_a_pending_cache_and_uses_it(tiny_model: Path, tmp_path: Path) -> None:
+    async with serving(tiny_model, tmp_path) as services:
+        cache = await services.create("the harbour " * 40)
+        answer = await services.ask(cache)
+        assert answer.cached_tokens == cache.tokens
+        assert (answer.hit.cache_id, answer.hit.expired_at) == (cache.id, NOW + 100)
+
+
+async def test_deleted_cache_is_gone_with_its_bytes(tiny_model: Path, tmp_path: Path) -> None:
+    async with serving(tiny_model, tmp_path) as services:
+        cache = await services.ready("the harbour " * 40)
+        await services.contexts.delete(TENANT, cache.id)
+        await services.settled()
+        assert not services.on_disk(cache)
+        with pytest.raises(ContextNotFound):
+            await services.contexts.get(TENANT, cache.id)
+        with pytest.raises(ContextNotFound):
+            await services.contexts.open(TENANT, CacheUse(cache.id))
+
+
+async def test_cache_deleted_while_it_is_filled_leaves_nothing(tiny_model: Path, tmp_path: Path) -> None:
+    async with serving(tiny_model, tmp_path) as services:
+        with held(services.engine._context, "decode") as decode:
+            cache = await services.create("the harbour " * 300)
+            waiting = asyncio.create_task(services.contexts.wait(TENANT, cache.id))
+            await until(decode.reached.is_set)
+            await services.contexts.delete(TENANT, cache.id)
+            with pytest.raises(ContextNotFound):
+                await waiting
+        await services.settled()
+        assert not services.on_disk(cache)
+        await services.ready("something else " * 10)
+        assert services.engine.failure is None
+
+
+async def test_cache_is_deleted_once_by_many(tiny_model: Path, tmp_path: Path) -> None:
+    async with serving(tiny_model, tmp_path) as services:
+        cache = await services.ready("the harbour " * 40)
+        deletions = [services.contexts.delete(TENANT, cache.id) for _ in range(6)]
+        results = await asyncio.gather(*deletions, return_exceptions=True)
+        assert [type(result) for result in results].count(ContextNotFound) == 5
+        assert results.count(None) == 1
+
+
+async def test_bytes_of_equal_caches_stay_until_the_last_is_deleted(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    async with serving(tiny_model, tmp_path) as services:
+        one, two = [await services.ready("the harbour " * 40) for _ in range(2)]
+        assert one.prefix_id == two.prefix_id
+        await services.contexts.delete(TENANT, one.id)
+        await services.settled()
+        assert services.on_disk(two)
+        assert (await services.ask(two)).cached_tokens == two.tokens
+        await services.contexts.delete(TENANT, two.id)
+        await services.settled()
+        assert not services.on_disk(two)
+
+
+async def test_equal_cache_made_while_the_former_is_deleted_keeps_its_bytes(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    async with serving(tiny_model, tmp_path) as services:
+        one = await services.ready("the harbour " * 40)
+        with held(services.engine._store._disk, "delete") as deletion:
+            await services.contexts.delete(TENANT, one.id)
+            await until(deletion.reached.is_set)
+            two = await services.create("the harbour " * 40)
+            await until(lambda: bool(services.engine._scheduler._prefill._saving._saves))
+        assert (await services.contexts.wait(TENANT, two.id)).status is Status.READY
+        await services.settled()
+        assert services.on_disk(two)
+
+
+# The end of a life
+
+
+async def test_expired_cache_is_inactive_before_a_sweep_has_seen_it(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    async with serving(tiny_model, tmp_path) as services:
+        cache = await services.ready("the harbour " * 40)
+        services.clock.now += 99.9
+        assert await services.status(cache) is Status.READY
+        services.clock.now = NOW + 100
+        assert await services.status(cache) is Status.INACTIVE
+        (listed,) = await services.contexts.list(TENANT, Page(9))
+        assert listed.status is Status.INACTIVE
+        with pytest.raises(ContextExpired, match="reset_ttl"):
+            await services.contexts.open(TENANT, CacheUse(cache.id))
+
+
+async def test_sweep_takes_the_bytes_of_expired_caches_and_of_no_others(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    async with serving(tiny_model, tmp_path) as services:
+        short, long = await services.ready("short " * 40), await services.ready("long " * 40, ttl_s=101)
+        await services.contexts.sweep()
+        await services.settled()
+        assert services.on_disk(short)
+        services.clock.now = NOW + 100
+        await services.contexts.sweep()
+        await services.settled()
+        assert (services.on_disk(short), services.on_disk(long)) == (False, True)
+        assert services.caches.get(TENANT, short.id).status is Status.INACTIVE
+        assert await services.status(long) is Status.READY
+
+
+@pytest.mark.parametrize("swept", [True, False])
+async def test_expired_cache_is_revived_by_a_new_lifetime(
+    tiny_model: Path, tmp_path: Path, swept: bool
+) -> None:
+    async with serving(tiny_model, tmp_path) as services:
+        cache = await services.ready("the harbour " * 40)
+        services.clock.now = NOW + 500
+        if swept:
+            await services.contexts.sweep()
+            await services.settled()
+        answer = await services.ask(cache, reset_ttl_s=30)
+        assert (answer.cached_tokens, answer.hit.expired_at) == (cache.tokens, NOW + 530)
+        revived = await services.contexts.get(TENANT, cache.id)
+        assert revived == replace(cache, expired_at=NOW + 530)
+        assert services.on_disk(cache)
+
+
+async def test_new_lifetime_replaces_the_old_one_even_if_it_is_shorter(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    async with serving(tiny_model, tmp_path) as services:
+        cache = await services.ready("the harbour " * 40)
+        answer = await services.ask(cache, reset_ttl_s=5)
+        assert answer.hit.expired_at == NOW + 5
+        assert (await services.contexts.get(TENANT, cache.id)).expired_at == NOW + 5
+
+
+async def test_cache_that_expires_under_a_chat_lives_on_as_the_reply_says(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    """The chat waits its turn; meanwhile the cache's end passes, and a sweep comes by."""
+    async with serving(tiny_model, tmp_path) as services:
+        cache, generate = await services.ready("the harbour " * 40), services.engine.generate
+
+        async def generate_late(generation: Generation):
+            services.clock.now += 200
+            await services.contexts.sweep()
+            await services.settled()
+            async for event in generate(generation):
+                yield event
+
+        services.engine.generate = generate_late
+        answer = await services.ask(cache, reset_ttl_s=3600)
+        assert answer.source is Source.COMPUTED  # the sweep took the bytes
+        revived = await services.contexts.wait(TENANT, cache.id)
+        assert (revived.status, revived.expired_at) == (Status.READY, NOW + 200 + 3600)
+        await services.settled()
+        assert services.on_disk(cache)
+        services.engine.generate = generate
+        assert (await services.ask(cache)).cached_tokens == cache.tokens
+
+
+async def test_cache_revived_while_a_sweep_is_on_its_way_stays(tiny_model: Path, tmp_path: Path) -> None:
+    """The sweep has marked it in the registry, but has not yet given its bytes back."""
+    async with serving(tiny_model, tmp_path) as services:
+        cache = await services.ready("the harbour " * 40)
+        services.clock.now = NOW + 100
+        with held(services.caches, "expire", after=True) as marking:
+            sweeping = asyncio.create_task(services.contexts.sweep())
+            await until(marking.reached.is_set)
+            assert await services.contexts.extend(cache, 50) == NOW + 150
+            marking.go.set()
+            await sweeping
+        revived = await services.contexts.wait(TENANT, cache.id)
+        assert (revived.status, revived.expired_at) == (Status.READY, NOW + 150)
+        await services.settled()
+        assert services.on_disk(cache)
+
+
+async def test_pending_cache_revived_while_a_sweep_stops_its_fill_is_filled_in_the_end(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    async with serving(tiny_model, tmp_path) as services:
+        with held(services.engine._context, "decode") as decode:
+            cache = await services.create("the harbour " * 40)
+            await until(decode.reached.is_set)
+            services.clock.now = NOW + 100
+            with held(services.caches, "expire", after=True) as marking:
+                sweeping = asyncio.create_task(services.contexts.sweep())
+                await until(marking.reached.is_set)
+                await services.contexts.extend(cache, 50)
+                marking.go.set()
+                await sweeping
+        await services.contexts.sweep()
+        assert (await services.contexts.wait(TENANT, cache.id)).status is Status.READY
+        await services.settled()
+        assert services.on_disk(cache)
+
+
+async def test_revivals_and_sweeps_at_once_leave_every_cache_with_its_bytes(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    async with serving(tiny_model, tmp_path) as services:
+        caches = [await services.ready(f"{name} harbour " * 20) for name in ("old", "new", "big", "dry")]
+        for _ in range(4):
+            services.clock.now += 1000
+            revivals = [services.contexts.extend(cache, 100) for cache in caches]
+            sweeps = [services.contexts.sweep() for _ in range(3)]
+            both = [part for pair in zip(revivals, sweeps, strict=False) for part in pair]
+            await asyncio.gather(*both, revivals[-1])
+            for cache in caches:
+                revived = await services.contexts.wait(TENANT, cache.id)
+                if revived.status is Status.PENDING:  # a sweep stopped its fill; the next one mends it
+                    await services.contexts.sweep()
+                    revived = await services.contexts.wait(TENANT, cache.id)
+                assert revived == replace(cache, expired_at=int(services.clock.now) + 100)
+            await services.settled()
+            assert [services.on_disk(cache) for cache in caches] == [True] * 4
+
+
+async def test_clock_that_jumps_back_revives_nothing_and_loses_nothing(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    async with serving(tiny_model, tmp_path) as services:
+        over, alive = await services.ready("over " * 40), await services.ready("alive " * 40, ttl_s=900)
+        services.clock.now = NOW + 500
+        await services.contexts.sweep()
+        services.clock.now = NOW - 10_000
+        await services.contexts.sweep()
+        await services.settled()
+        assert [await services.status(cache) for cache in (over, alive)] == [
+            Status.INACTIVE,
+            Status.READY,
+        ]
+        assert (services.on_disk(over), services.on_disk(alive)) == (False, True)
+        with pytest.raises(ContextExpired):
+            await services.contexts.open(TENANT, CacheUse(over.id))
+        assert (await services.ask(alive)).cached_tokens == alive.tokens
+        services.clock.now = NOW + 500
+        await services.contexts.sweep()
+        assert await services.status(alive) is Status.READY
+
+
+# When the registry fails
+
+
+async def test_pending_cache_without_a_fill_is_filled_by_the_next_sweep(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    async with serving(tiny_model, tmp_path) as services:
+        cache = await services.ready("the harbour " * 40)
+        orphan = replace(cache, id="cache-orphan", status=Status.PENDING)
+        services.caches.insert(orphan)
+        await services.contexts.sweep()
+        await services.settled()
+        assert await services.status(orphan) is Status.READY
+
+
+async def test_cache_whose_outcome_could_not_be_written_is_filled_again(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    async with serving(tiny_model, tmp_path) as services:
+        with held(services.engine._store._disk, "put") as put:
+            cache = await services.create("the harbour " * 40)
+            await until(put.reached.is_set)
+            rename_table(services, "caches", "hidden")
+            put.go.set()
+            await until(lambda: not services.keeper._fills)
+        rename_table(services, "hidden", "caches")
+        assert await services.status(cache) is Status.PENDING
+        await services.contexts.sweep()
+        await services.settled()
+        assert await services.status(cache) is Status.READY
+        assert services.on_disk(cache)
+
+
+async def test_sweeper_survives_a_registry_that_fails(
+    tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(tiny_model, tmp_path) as services:
+        cache = await services.ready("the harbour " * 40)
+        rename_table(services, "caches", "hidden")
+        with pytest.raises(RegistryFailed):
+            await services.contexts.sweep()
+        services.clock.now = NOW + 100
+        with caplog.at_level(logging.ERROR, "mooring.contexts"):
+            sweeper = asyncio.create_task(services.contexts.sweep_forever())
+            await until(lambda: caplog.text.count("sweep failed") >= 2)
+            rename_table(services, "hidden", "caches")
+            await until(lambda: not services.on_disk(cache))
+        assert services.caches.get(TENANT, cache.id).status is Status.INACTIVE
+        assert not sweeper.done()
+        sweeper.cancel()
+
+
+# After a start
+
+
+async def test_pending_cache_is_filled_after_a_start(tiny_model: Path, tmp_path: Path) -> None:
+    async with serving(tiny_model, tmp_path) as services:
+        with held(services.engine._context, "decode"):
+            cache = await services.create("the harbour " * 40)
+            await services.keeper.close()
+        assert await services.status(cache) is Status.PENDING
+    async with serving(tiny_model, tmp_path) as services:
+        assert (await services.contexts.wait(TENANT, cache.id)).status is Status.READY
+        assert services.on_disk(cache)
+
+
+async def test_bytes_that_no_cache_wants_are_gone_after_a_start(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    async with serving(tiny_model, tmp_path) as services:
+        kept, unwanted = await services.ready("kept " * 40), await services.ready("unwanted " * 40)
+    async with serving(tiny_model, tmp_path) as services:
+        await services.engine.release_all_but([kept.prefix_id])
+        await until(lambda: not services.on_disk(unwanted))
+        assert services.on_disk(kept)
+        services.caches.delete(TENANT, kept.id)
+    async with serving(tiny_model, tmp_path) as services:
+        await until(lambda: not services.on_disk(kept))
+
+
+@pytest.mark.parametrize("before", [Status.PENDING, Status.INACTIVE])
+async def test_cache_too_large_for_the_new_engine_ends_in_an_error(
+    tiny_model: Path, tmp_path: Path, before: Status
+) -> None:
+    clock = Clock()
+    async with serving(tiny_model, tmp_path, clock) as services:
+        with held(services.engine._context, "decode"):
+            large = await services.create("the harbour " * 400)
+            await services.keeper.close()
+    assert large.tokens > 512
+    if before is Status.INACTIVE:
+        clock.now += 100
+    async with serving(tiny_model, tmp_path, clock, cells=512) as services:
+        await services.contexts.sweep()
+        with pytest.raises(ContextFailed, match="do not fit into the model's context of 512"):
+            await services.contexts.open(TENANT, CacheUse(large.id, reset_ttl_s=50))
+        assert await services.status(large) is Status.ERROR
+        small = await services.ready("small " * 10)
+        assert (await services.ask(small)).cached_tokens == small.tokens
+
+
+async def test_ready_cache_too_large_for_the_new_engine_is_refused_and_holds_nobody_up(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    async with serving(tiny_model, tmp_path) as services:
+        large = await services.ready("the harbour " * 400)
+    async with serving(tiny_model, tmp_path, cells=512) as services:
+        with pytest.raises(PromptTooLong, match="do not fit into the model's context of 512"):
+            await services.ask(large)
+        small = await services.ready("small " * 10)
+        assert (await services.ask(small)).cached_tokens == small.tokens
+
+
+# Tenants
+
+
+async def test_foreign_cache_is_not_found_whatever_is_tried(tiny_model: Path, tmp_path: Path) -> None:
+    async with serving(tiny_model, tmp_path) as services:
+        mine, theirs = await services.ready("mine " * 40), await services.ready("theirs " * 40, OTHER)
+        contexts = services.contexts
+        attempts = [
+            contexts.get(OTHER, mine.id),
+            contexts.wait(OTHER, mine.id),
+            contexts.delete(OTHER, mine.id),
+            contexts.open(OTHER, CacheUse(mine.id)),
+            contexts.open(OTHER, CacheUse(mine.id, reset_ttl_s=9)),
+            contexts.update(OTHER, mine.id, metadata={"a": "b"}, ttl_s=9, expired_at=None),
+            contexts.list(OTHER, Page(9, after=mine.id)),
+            contexts.list(OTHER, Page(9, before=mine.id)),
+            services.ask(replace(mine, tenant=OTHER)),
+        ]
+        results = await asyncio.gather(*attempts, return_exceptions=True)
+        assert [type(result) for result in results] == [ContextNotFound] * len(attempts)
+        assert await contexts.list(OTHER, Page(9)) == [theirs]
+        assert await contexts.get(TENANT, mine.id) == mine
+        assert services.on_disk(mine)
+
+
+async def test_equal_caches_of_two_tenants_share_nothing(tiny_model: Path, tmp_path: Path) -> None:
+    async with serving(tiny_model, tmp_path) as services:
+        one, two = [await services.ready("the harbour " * 40, tenant) for tenant in (TENANT, OTHER)]
+        assert one.prefix_id != two.prefix_id
+        await services.contexts.delete(TENANT, one.id)
+        await services.settled()
+        assert (services.on_disk(one), services.on_disk(two)) == (False, True)
