@@ -255,6 +255,22 @@ async def test_equal_cache_made_while_the_former_is_deleted_keeps_its_bytes(
         assert services.on_disk(two)
 
 
+async def test_equal_cache_made_while_the_former_is_found_unwanted_keeps_its_bytes(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    """The registry has been asked who wants the bytes; then somebody does."""
+    async with serving(tiny_model, tmp_path) as services:
+        one = await services.ready("the harbour " * 40)
+        with held(services.caches, "wants", after=True) as asking:
+            await services.contexts.delete(TENANT, one.id)
+            await until(asking.reached.is_set)
+            two = await services.create("the harbour " * 40)
+            await services.ready("something else " * 10)
+        assert (await services.contexts.wait(TENANT, two.id)).status is Status.READY
+        await services.settled()
+        assert services.on_disk(two)
+
+
 # The end of a life
 
 
@@ -356,6 +372,24 @@ async def test_cache_revived_while_a_sweep_is_on_its_way_stays(tiny_model: Path,
         assert (revived.status, revived.expired_at) == (Status.READY, NOW + 150)
         await services.settled()
         assert services.on_disk(cache)
+
+
+async def test_chat_that_revives_a_cache_is_not_disturbed_by_a_sweep_on_its_way(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    async with serving(tiny_model, tmp_path) as services:
+        cache = await services.ready("the harbour " * 40)
+        await services.ready("something else " * 10)  # takes the idle prefix out of the buffer
+        services.clock.now = NOW + 100
+        with held(services.engine._store._disk, "get") as reading:
+            with held(services.caches, "expire", after=True) as marking:
+                sweeping = asyncio.create_task(services.contexts.sweep())
+                await until(marking.reached.is_set)
+                use = CacheUse(cache.id, reset_ttl_s=50)
+                opening = asyncio.create_task(services.contexts.open(TENANT, use))
+                await until(reading.reached.is_set)  # the new fill looks for the bytes
+            await sweeping
+        assert (await opening).prefix.id == cache.prefix_id
 
 
 async def test_pending_cache_revived_while_a_sweep_stops_its_fill_is_filled_in_the_end(

@@ -64,7 +64,7 @@ async def running(
 
 
 class Brake:
-    """Holds every evaluation until the test has said what comes of it."""
+    """Holds every evaluation until the test lets it pass, or says what is to be told of it."""
 
     def __init__(self, engine: LlamaEngine) -> None:
         self.begun = 0
@@ -74,11 +74,12 @@ class Brake:
 
     def decode(self) -> int:
         self.begun += 1
-        order = None if self._released else self._orders.get()
-        return self._decode() if order is None else order
+        told = None if self._released else self._orders.get()
+        status = self._decode()
+        return status if told is None else told
 
     async def next(self, status: int | None = None) -> None:
-        """Let the held batch be evaluated (or fail), and wait until the next one is held."""
+        """Let the held batch be evaluated, and wait until the next one is held."""
         begun = self.begun
         self._orders.put(status)
         await until(lambda: self.begun > begun)
@@ -448,6 +449,36 @@ async def test_engine_serves_who_waits_behind_a_prefix_that_could_not_be_saved(
         await assert_nothing_is_left(engine)
 
 
+async def test_engine_saves_again_what_was_found_in_ram_while_its_save_failed(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    """Bytes that are in RAM are not yet durable."""
+    prefix = Prefix("tenant", tokens(300, seed=1))
+    async with running(tiny_model, tmp_path) as engine:
+        disk, go = engine._store._disk, threading.Event()
+        put = disk.put
+
+        def fail(key: str, item: object) -> None:
+            go.wait()
+            raise OSError("the disk is broken")
+
+        disk.put = fail
+        try:
+            first = asyncio.create_task(engine.keep(prefix))
+            await until(lambda: bool(saves(engine)))
+            await answer(engine, asked(tokens(9, seed=2)))  # takes the idle prefix out of the buffer
+            started = await answer(engine, asked(prefix.tokens + tokens(5, seed=3), prefix))
+        finally:
+            go.set()
+        assert started == Started(len(prefix), Source.RAM)
+        with pytest.raises(EngineFailed, match="the disk is broken"):
+            await first
+        disk.put = put
+        assert await engine.keep(prefix) == Kept(0)
+        assert len(files(tmp_path, prefix)) == 1
+        await assert_nothing_is_left(engine)
+
+
 def saves(engine: LlamaEngine) -> list:
     return list(engine._scheduler._prefill._saving._saves.values())
 
@@ -636,8 +667,9 @@ async def test_engine_fails_a_request_whose_batch_fails_and_serves_on(
         await assert_nothing_is_left(engine)
 
 
+@pytest.mark.parametrize("told", [None, 2], ids=["before its evaluation", "after it"])
 async def test_engine_takes_up_a_batch_again_that_was_interrupted(
-    tiny_model: Path, tmp_path: Path
+    tiny_model: Path, tmp_path: Path, told: int | None
 ) -> None:
     prompt = tokens(300, seed=1)
     async with running(tiny_model, tmp_path, batch_tokens=64) as engine:
@@ -647,8 +679,9 @@ async def test_engine_takes_up_a_batch_again_that_was_interrupted(
             asking = asyncio.create_task(first_logprobs(engine, asked(prompt, **sampling)))
             await until(lambda: brake.begun == 1)
             await brake.next()
-            engine._context.abort()  # as a cancellation would that comes too late for its own batch
-            await brake.next()
+            if told is None:
+                engine._context.abort()  # as a cancellation would that comes too late for its own batch
+            await brake.next(told)
         assert await asking == pytest.approx(expected, rel=0, abs=TOLERANCE)
         await assert_nothing_is_left(engine)
 
