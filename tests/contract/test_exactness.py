@@ -149,13 +149,16 @@ async def test_cached_answers_are_the_same_with_eight_others_in_the_batch(
         if source is not Source.DISK:
             await ask(engine, HARBOUR, prefix)  # from disk into the buffer, and on into RAM
         if source is Source.RAM:
+            while prefix.id not in engine._store._ram.keys():
+                await asyncio.sleep(0.01)
             await ask(engine, other, None)
-        reply, *_ = await asyncio.gather(
+        reply, *others = await asyncio.gather(
             ask(engine, HARBOUR, prefix),
             *(ask(engine, HARBOUR, prefix, f"And number {n}, please?") for n in range(4)),
             *(ask(engine, other, other_prefix, f"Why {n}?") for n in range(4)),
         )
-    assert reply.source is source
+    # Whichever of the five came first brought the copy in; the others share it.
+    assert {source} <= {each.source for each in (reply, *others[:4])} <= {source, Source.RESIDENT}
     assert_same(reply, whole)
 
 
