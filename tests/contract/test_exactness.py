@@ -7,6 +7,7 @@ about 0.016. Equal batches give equal bits. One changed word in the prefix moves
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -94,6 +95,12 @@ async def ask(
     return Reply(source, tokens, np.array(rows), cached, len(prompt))
 
 
+def wait_until_in_ram(engine: LlamaEngine, prefix: Prefix) -> None:
+    """What was read from disk is copied into RAM a moment later."""
+    while engine._store._ram.get(prefix.id) is None:
+        time.sleep(0.01)
+
+
 def assert_same(reply: Reply, reference: Reply) -> None:
     assert reply.tokens == reference.tokens
     np.testing.assert_allclose(reply.logprobs, reference.logprobs, rtol=0, atol=TOLERANCE)
@@ -149,8 +156,7 @@ async def test_cached_answers_are_the_same_with_eight_others_in_the_batch(
         if source is not Source.DISK:
             await ask(engine, HARBOUR, prefix)  # from disk into the buffer, and on into RAM
         if source is Source.RAM:
-            while prefix.id not in engine._store._ram.keys():
-                await asyncio.sleep(0.01)
+            await asyncio.to_thread(wait_until_in_ram, engine, prefix)
             await ask(engine, other, None)
         reply, *others = await asyncio.gather(
             ask(engine, HARBOUR, prefix),

@@ -1,6 +1,7 @@
 """The store: RAM before disk, and kept means on disk."""
 
 from contextlib import contextmanager
+from threading import Event
 
 import numpy as np
 import pytest
@@ -169,6 +170,55 @@ def test_store_finishes_at_its_end_what_was_begun(tmp_path):
         for key in (A, B, C):
             store.keep(key, item())
     assert disk.keys() == {A, B, C}
+
+
+def put_folder(root, key):
+    """Where the key's file should be: it cannot be read, replaced or deleted as one."""
+    folder = root / key[:2] / f"{key}.kv"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_store_finds_again_on_disk_what_it_once_failed_to_forget(tmp_path):
+    folder = put_folder(tmp_path, A)
+    with open_store(tmp_path, ram_bytes=0) as (store, _, _):
+        assert isinstance(store.forget(A).exception(), OSError)
+        folder.rmdir()
+        store.keep(A, item(5)).result()
+        assert values(store.fetch(A).result()) == {5}
+
+
+def test_store_finds_what_it_kept_after_it_failed_to_forget_all_others(tmp_path):
+    put_folder(tmp_path, A)
+    with open_store(tmp_path, ram_bytes=0) as (store, _, _):
+        store.forget_all_but([B]).exception()
+        store.keep(C, item(5)).result()
+        assert values(store.fetch(C).result()) == {5}
+
+
+def test_store_forgets_what_it_can_when_it_cannot_forget_all(tmp_path):
+    keys = [f"{number:02x}" * 8 for number in range(9)]
+    put_folder(tmp_path, keys[4])
+    with open_store(tmp_path) as (store, _, disk):
+        for key in keys:
+            store.keep(key, item())
+        store.forget_all_but([keys[8]]).exception()
+        assert disk.keys() == {keys[4], keys[8]}
+
+
+def test_store_finds_nothing_whose_deletion_it_was_asked_for(tmp_path):
+    with open_store(tmp_path, ram_bytes=0) as (store, _, disk):
+        go, delete = Event(), disk.delete
+        disk.delete = lambda key: (go.wait(), delete(key))
+        try:
+            for key in (A, B, C):
+                store.keep(key, item()).result()
+            store.forget(A)
+            store.forget_all_but([C])
+            found = [store.fetch(key).result() for key in (A, B, C)]
+        finally:
+            go.set()
+        assert [each is not None for each in found] == [False, False, True]
 
 
 @pytest.mark.parametrize(("size_bytes", "fits"), [(1, True), (1 << 62, False)])
