@@ -1,6 +1,7 @@
 """The store: RAM before disk. Every call returns at once; slow work is a future to be polled."""
 
 import contextlib
+import logging
 from collections import Counter
 from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +13,8 @@ import numpy as np
 from mooring.kvstore.disk import DiskTier
 from mooring.kvstore.ram import RamTier
 from mooring.kvstore.tier import KvObject
+
+_log = logging.getLogger("mooring.kvstore")
 
 
 @dataclass(frozen=True)
@@ -97,18 +100,26 @@ class KvStore:
             raise
 
     def _delete(self, key: str) -> None:
-        self._disk.delete(key)
-        self._ram.delete(key)  # again: a copy may have been made since
-        with self._counting:
-            self._deletions[key] -= 1
-            if self._deletions[key] <= 0:
-                del self._deletions[key]
+        try:
+            self._disk.delete(key)
+            self._ram.delete(key)  # again: a copy may have been made since
+        except OSError as error:
+            _log.error("kv file not deleted key=%s error=%s", key, error)
+            raise
+        finally:
+            with self._counting:
+                self._deletions[key] -= 1
+                if self._deletions[key] <= 0:
+                    del self._deletions[key]
 
     def _delete_all_but(self, kept: frozenset[str]) -> None:
-        for key in (self._ram.keys() | self._disk.keys()) - kept:
-            self._delete(key)
-        if self._only is kept:
-            self._only = None
+        try:
+            for key in (self._ram.keys() | self._disk.keys()) - kept:
+                with contextlib.suppress(OSError):  # logged; the others go nevertheless
+                    self._delete(key)
+        finally:
+            if self._only is kept:
+                self._only = None
 
     def _is_leaving(self, key: str) -> bool:
         """Whether the file, if there is one, is about to be deleted."""
