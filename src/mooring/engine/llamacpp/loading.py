@@ -130,13 +130,20 @@ def _size(model: Model, config: EngineConfig) -> tuple[ContextShape, int]:
         batch_tokens=max(config.batch_tokens, 2 * config.sequences),  # room beside the running answers
         kv_type=config.kv_type,
         flash_attention=config.flash_attention,
-        threads=config.threads or os.cpu_count() or 1,
+        threads=config.threads or _usable_cores(),
     )
     return shape, min(wanted, cells)
 
 
 def _kv_bytes_per_token(model: Model, kv_type: str) -> int:
     return int(model.layers * model.kv_values * _VALUE_BYTES[kv_type])
+
+
+def _usable_cores() -> int:
+    """Those this process may run on; llama.cpp's threads spin, and more of them than cores crawl."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _physical_memory_bytes() -> int:
