@@ -56,7 +56,7 @@ def error_of(reply: httpx.Response, status: int, kind: str) -> dict:
         ({"presence_penalty": -3}, "presence_penalty"),
         ({"tools": [{"type": "function"}]}, "tools[0].function"),
         ({"tool_choice": "required"}, "tool_choice"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"response_format": {"type": "yaml"}}, "response_format.type"),
         ({"messages": [USER, cache_message(f"cache_id={UNKNOWN}")]}, "messages[1].role"),
         ({"messages": [cache_message(f"cache_id={UNKNOWN}")]}, "messages"),
         ({"messages": [cache_message(f"cache_id={UNKNOWN}"), USER], "tools": []}, "tools"),

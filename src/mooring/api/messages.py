@@ -39,6 +39,8 @@ class ChatMessage(_Wire):
     name: str | None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
+    partial: bool | None = None
+    """The beginning of an answer, to be continued: of a last message of role `assistant` only."""
 
     @model_validator(mode="after")
     def _has_what_its_role_needs(self) -> "ChatMessage":

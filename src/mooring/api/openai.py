@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from mooring.api.answer_format import ResponseFormat, ToolChoiceField, read_answer_format
 from mooring.api.auth import Tenant
 from mooring.api.body import StrictRoute
 from mooring.api.cache_role import read_cache_headers, split_cache_message
@@ -41,8 +42,9 @@ class ChatBody(BaseModel):
     model: str
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
     tools: list[ToolDeclaration] | None = None
-    tool_choice: Any = None
-    response_format: dict[str, Any] | None = None
+    tool_choice: ToolChoiceField | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: ResponseFormat | None = None
     logit_bias: dict[str, float] | None = None
     stream: bool | None = False
     stream_options: StreamOptions | None = None
@@ -60,7 +62,8 @@ class ChatBody(BaseModel):
 
     def to_request(self, config: ChatConfig, headers: Mapping[str, str]) -> ChatRequest:
         """Raises InvalidRequest."""
-        self._refuse_unsupported()
+        if self.logit_bias:  # it would change the answer, so it is refused rather than ignored
+            raise InvalidRequest("logit_bias: not supported by this version", param="logit_bias")
         tools_sent = "tools" in self.model_fields_set
         cache, messages = split_cache_message(self.messages, tools_sent=tools_sent)
         if cache is not None and not messages:
@@ -70,6 +73,9 @@ class ChatBody(BaseModel):
             messages=tuple(message.as_sent() for message in messages),
             tools=tuple(tool.as_sent() for tool in self.tools or []),
             sampling=self._sampling(config),
+            answer_format=read_answer_format(
+                self.response_format, self.tool_choice, parallel=self.parallel_tool_calls is not False
+            ),
             cache=cache or read_cache_headers(headers),
             strict=headers.get(_STRICT_HEADER) == "1",
         )
@@ -97,23 +103,6 @@ class ChatBody(BaseModel):
             choices=choices,
             top_logprobs=(self.top_logprobs or 0) if self.logprobs else None,
         )
-
-    def _refuse_unsupported(self) -> None:
-        """What would change the answer is refused rather than ignored."""
-        if self.response_format is not None and self.response_format.get("type") != "text":
-            raise InvalidRequest(
-                "response_format: only {'type': 'text'} is supported by this version",
-                param="response_format",
-            )
-        if self.tool_choice not in (None, "auto", "none"):
-            raise InvalidRequest(
-                "tool_choice: only 'auto' and 'none' are supported by this version",
-                param="tool_choice",
-            )
-        if any((message.model_extra or {}).get("partial") for message in self.messages):
-            raise InvalidRequest("partial: not supported by this version", param="messages")
-        if self.logit_bias:
-            raise InvalidRequest("logit_bias: not supported by this version", param="logit_bias")
 
 
 def router(

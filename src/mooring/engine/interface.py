@@ -26,6 +26,10 @@ class ModelInfo:
     """Equal exactly when stored KV bytes are interchangeable."""
     random_weights: bool
     """The model says of itself that its answers mean nothing."""
+    chat_template: str
+    """Its source: what the model was taught to write is to be seen in it."""
+    control_texts: frozenset[str]
+    """The texts of the vocabulary's control tokens."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,16 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class Grammar:
+    """What every answer must match."""
+
+    text: str
+    """In llguidance's notation: Lark with its extensions, or its JSON form."""
+    param: str
+    """The field of the request that it was made from, for errors."""
+
+
+@dataclass(frozen=True)
 class Generation:
     """One request for answers."""
 
@@ -54,6 +68,9 @@ class Generation:
     prefix: Prefix | None
     """What may be reused; the engine uses the tokens it really shares with the prompt."""
     sampling: Sampling
+    grammar: Grammar | None = None
+    marks: frozenset[str] = frozenset()
+    """Control tokens that show in the answer's text, by their texts; all others never do."""
 
 
 class Source(StrEnum):
@@ -190,6 +207,7 @@ class Engine(Protocol):
         """Answer a prompt. Closing the generator cancels the work.
 
         Raises:
+            InvalidRequest: the grammar is wrong, or too complex to be followed.
             PromptTooLong: it can never fit.
             Overloaded: the queue is full.
             EngineFailed: the native library failed.

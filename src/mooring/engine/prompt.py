@@ -4,6 +4,7 @@ Only token equality is reuse, so a prompt is always tokenised whole: text cut an
 into other tokens (docs/pitfalls.md, 2).
 """
 
+from dataclasses import replace
 from typing import Protocol
 
 from mooring.core.conversation import Conversation
@@ -51,12 +52,18 @@ class Prompter:
     def render(self, conversation: Conversation) -> Tokens:
         """The whole prompt, up to where the answer begins.
 
+        The answer to a last message that is `partial` goes on where that message stops.
+
         Raises:
             InvalidRequest: the chat template refuses these messages.
             PromptTooLong: so long that no tokenizer can make it fit.
         """
-        guarded = self._guard.hide(conversation)
-        return self._tokens(self._template.render(guarded, for_answer=True))
+        guarded, begun = self._guard.hide(conversation), ""
+        if conversation.messages and conversation.messages[-1].get("partial"):
+            # Templates know no such message: the beginning of the answer stands where the answer will.
+            *before, last = guarded.messages
+            guarded, begun = replace(guarded, messages=tuple(before)), last["content"]
+        return self._tokens(self._template.render(guarded, for_answer=True) + begun)
 
     def stable_prefix(self, conversation: Conversation) -> Tokens:
         """The tokens that prompts continuing this conversation have in common.

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, replace
 
 from mooring.core.conversation import Conversation, Message, Tool
-from mooring.core.errors import ContextMissed, MooringError, PromptTooLong
+from mooring.core.errors import ContextMissed, InvalidRequest, MooringError, PromptTooLong
 from mooring.core.miss import Miss, MissReason
 from mooring.core.prefix import Prefix, Tokens, common_length
 from mooring.core.usage import Usage
@@ -22,9 +22,11 @@ from mooring.engine.interface import (
     Source,
     Started,
 )
+from mooring.service.answer_format import FREE, AnswerFormat
 from mooring.service.contexts import Contexts, OpenContext
 from mooring.service.keeping import make_conversation
 from mooring.service.models import Models
+from mooring.service.rules import check_partial, is_continued
 from mooring.service.use import CacheUse, find_miss
 
 _log = logging.getLogger("mooring.chat")
@@ -40,6 +42,7 @@ class ChatRequest:
     sampling: Sampling
     """Its `max_tokens` is cut to what the prompt leaves of the context."""
     tools: tuple[Tool, ...] = ()
+    answer_format: AnswerFormat = FREE
     cache: CacheUse | None = None
     strict: bool = False
     """A named cache that does not apply is an error, not a slower answer."""
@@ -110,7 +113,7 @@ class Chat:
         self._models.check(request.model)
         opened, conversation, miss = await self._open(tenant, request)
         prefix = None if opened is None else opened.prefix
-        generation = await self._generation(conversation, prefix, request.sampling)
+        generation = await self._generation(conversation, prefix, request)
         miss = miss or _moved(generation.prompt, prefix)
         if miss is not None and request.strict:
             raise ContextMissed(miss)
@@ -139,6 +142,7 @@ class Chat:
         self, tenant: str, request: ChatRequest, *, wait: bool = True
     ) -> tuple[OpenContext | None, Conversation, Miss | None]:
         """The cache that applies, the whole conversation, and why a named cache does not apply."""
+        check_partial(request.messages)
         plain = make_conversation(request.messages, request.tools, self._clock())
         if request.cache is None:
             return None, plain, None
@@ -178,9 +182,15 @@ class Chat:
         return DryRun(len(prompt), hit, miss)
 
     async def _generation(
-        self, conversation: Conversation, prefix: Prefix | None, sampling: Sampling
+        self, conversation: Conversation, prefix: Prefix | None, request: ChatRequest
     ) -> Generation:
         """Render, and fit the answer into what the prompt leaves of the context."""
+        grammar = request.answer_format.grammar()
+        if grammar is not None and is_continued(request.messages):
+            raise InvalidRequest(
+                f"{grammar.param}: an answer that goes on from a partial message cannot be held to it",
+                param=grammar.param,
+            )
         prompt = await self._engine.render(conversation)
         room = self._engine.model.context_tokens - len(prompt)
         if room < 1:
@@ -189,8 +199,9 @@ class Chat:
                 f" {self._engine.model.context_tokens}, answer included: shorten the messages",
                 param="messages",
             )
+        sampling = request.sampling
         fitting = replace(sampling, max_tokens=min(sampling.max_tokens, room))
-        return Generation(prompt, prefix, fitting)
+        return Generation(prompt, prefix, fitting, grammar)
 
 
 def _moved(prompt: Tokens, prefix: Prefix | None) -> Miss | None:

@@ -1,9 +1,24 @@
-"""What the messages of a cache must be, beyond their shape (docs/moonshot-api.md, section 2). Pure."""
+"""What messages must be beyond their shape (docs/moonshot-api.md, sections 2 and 3). Pure."""
 
 from collections.abc import Sequence
 
 from mooring.core.conversation import Message, Tool
 from mooring.core.errors import InvalidRequest
+
+
+def is_continued(messages: Sequence[Message]) -> bool:
+    """Whether the answer is to go on where the last message stops."""
+    return bool(messages and messages[-1].get("partial"))
+
+
+def check_partial(messages: Sequence[Message]) -> None:
+    """Raises InvalidRequest: a message is partial that cannot be continued."""
+    for index, message in enumerate(messages):
+        if message.get("partial"):
+            if index < len(messages) - 1:
+                raise _wrong(index, "partial", "only the last message can be continued")
+            if message["role"] != "assistant" or message.get("tool_calls"):
+                raise _wrong(index, "partial", "only an assistant's text can be continued")
 
 
 def check_messages(messages: Sequence[Message], tools: Sequence[Tool]) -> None:

@@ -7,6 +7,7 @@ from mooring.engine.interface import (
     Finished,
     FinishReason,
     SampledToken,
+    Sampling,
 )
 from mooring.engine.llamacpp.binding import DecodeContext
 from mooring.engine.llamacpp.buffer import Buffer
@@ -31,6 +32,7 @@ class Decode:
         """The prompt is in its sequence: fork it into the choices and draw their first tokens.
 
         All choices draw from the same logits; their sequences share the prompt's cells.
+        Raises as `advance` does.
         """
         request.stage = RequestStage.DECODING
         sampling = request.generation.sampling
@@ -40,28 +42,30 @@ class Decode:
                 sequence = self._buffer.open_on(fill.sequence, len(fill.tokens))
             sampler = make_chain(sampling, choice=index, vocabulary=self._context.model.vocab_size)
             text = TextStream(sampling.stop)
-            request.choices.append(Choice(index, sequence, sampler, text, len(fill.tokens)))
+            matcher = request.matcher and request.matcher.fork()
+            choice = Choice(index, sequence, sampler, text, len(fill.tokens), matcher=matcher)
+            request.choices.append(choice)
         for choice in request.choices:
             self.advance(request, choice, row)
 
     def advance(self, request: Request, choice: Choice, row: int) -> None:
-        """Draw one token from the logits of `row` and send what text it completes."""
+        """Draw one token from the logits of `row` and send what text it completes.
+
+        Raises:
+            InvalidRequest: the request's grammar cannot be followed any further.
+        """
         model, sampling = self._context.model, request.generation.sampling
-        token = choice.sampler.sample(self._context, row)
+        token, logprobs = self._draw(choice, row, sampling)
         choice.pending = token
         choice.drawn += 1
         self._metrics.generated_tokens.inc()
-        logprobs: tuple[SampledToken, ...] = ()
-        if sampling.top_logprobs is not None:
-            logits = self._context.logits(row)
-            logprobs = (report_logprobs(model, logits, token, sampling.top_logprobs),)
 
         text = ""
         if model.ends_generation(token):
             choice.finished = FinishReason.STOP
         else:
-            text = choice.text.push(model.piece(token))
-            if choice.text.stopped:
+            text = choice.text.push(model.piece(token, control=token in request.visible))
+            if choice.text.stopped or (choice.matcher is not None and choice.matcher.complete):
                 choice.finished = FinishReason.STOP
             elif choice.drawn == sampling.max_tokens:
                 choice.finished = FinishReason.LENGTH
@@ -71,6 +75,21 @@ class Decode:
             self._outbox.post(request.sink, Delta(choice.index, text, logprobs))
         if choice.finished is not None:
             self._finish_choice(request, choice, choice.finished)
+
+    def _draw(
+        self, choice: Choice, row: int, sampling: Sampling
+    ) -> tuple[int, tuple[SampledToken, ...]]:
+        """The next token, and its log probabilities if they were asked for."""
+        wanted, logits = sampling.top_logprobs, self._context.logits(row)
+        own = logits.copy() if wanted is not None else logits  # as the model gave them
+        if choice.matcher is not None:
+            choice.matcher.restrict(logits)
+        token = choice.sampler.sample(self._context, row)
+        if choice.matcher is not None:
+            choice.matcher.accept(token)
+        if wanted is None:
+            return token, ()
+        return token, (report_logprobs(self._context.model, own, token, wanted),)
 
     def _finish_choice(self, request: Request, choice: Choice, reason: FinishReason) -> None:
         self.free(choice)

@@ -18,9 +18,10 @@ from mooring.engine.interface import (
     Progress,
 )
 from mooring.engine.llamacpp.binding import DecodeContext
+from mooring.engine.llamacpp.grammar import Grammars
 from mooring.engine.llamacpp.outbox import Mail
 from mooring.engine.llamacpp.rendering import rendering_threads
-from mooring.engine.llamacpp.request import Request, Ticket
+from mooring.engine.llamacpp.request import Request, Sink, Ticket
 from mooring.engine.llamacpp.scheduler import Scheduler
 from mooring.engine.prompt import Prompter
 from mooring.kvstore.store import KvStore
@@ -48,6 +49,7 @@ class LlamaEngine:
         self._store = store
         self._loop = asyncio.get_running_loop()
         self._renderers = rendering_threads()
+        self._grammars = Grammars(context.model)
         self._failure: str | None = None
         self._scheduler = Scheduler(
             context,
@@ -108,7 +110,7 @@ class LlamaEngine:
 
     async def generate(self, generation: Generation) -> AsyncGenerator[Event]:
         mail: asyncio.Queue[Event | Kept | MooringError] = asyncio.Queue()
-        request = self._fitting(generation, mail.put_nowait)
+        request = await self._request(generation, mail.put_nowait)
         self._scheduler.submit(request)
         try:
             while True:
@@ -131,18 +133,25 @@ class LlamaEngine:
         self._context.close()
         self._context.model.close()
 
-    def _fitting(
-        self, generation: Generation, sink: Callable[[Event | Kept | MooringError], None]
-    ) -> Request:
-        """The request, without its prefix when both together could never be in the buffer."""
+    async def _request(self, generation: Generation, sink: Sink) -> Request:
         if not generation.prompt:
             raise InvalidRequest(
                 "messages: the model's chat template makes nothing of them", param="messages"
             )
-        request = Request(generation, sink)
+        matcher = None
+        if generation.grammar is not None:
+            matcher = await self._loop.run_in_executor(
+                self._renderers, self._grammars.compile, generation.grammar
+            )
+        visible = self._context.model.control_tokens(generation.marks)
+        return self._fitting(Request(generation, sink, matcher, visible))
+
+    def _fitting(self, request: Request) -> Request:
+        """The request, without its prefix when both together could never be in the buffer."""
         if self._scheduler.could_ever_hold(request):
             return request
-        alone = Request(dataclasses.replace(generation, prefix=None), sink)
+        generation = dataclasses.replace(request.generation, prefix=None)
+        alone = Request(generation, request.sink, request.matcher, request.visible)
         if self._scheduler.could_ever_hold(alone):
             return alone
         needed = alone.room

@@ -9,6 +9,7 @@ from mooring.core.prefix import Prefix, common_length
 from mooring.engine.interface import Event, FinishReason, Generation, Kept, Source
 from mooring.engine.llamacpp.binding import SamplerChain
 from mooring.engine.llamacpp.cells import NO_ROOM, Room
+from mooring.engine.llamacpp.grammar import Matcher
 from mooring.engine.llamacpp.text import TextStream
 
 Sink = Callable[[Event | Kept | MooringError], None]
@@ -42,6 +43,8 @@ class Choice:
     pending: int | None = None
     """The token drawn last, to be evaluated in the next step."""
     drawn: int = 0
+    matcher: Matcher | None = None
+    """Its place in the request's grammar."""
     finished: FinishReason | None = None
 
 
@@ -51,6 +54,10 @@ class Request:
 
     generation: Generation
     sink: Sink
+    matcher: Matcher | None = None
+    """At the beginning of the grammar that the generation asks for."""
+    visible: frozenset[int] = frozenset()
+    """Control tokens that show in the text."""
     stage: RequestStage = RequestStage.QUEUED
     source: Source = Source.NONE
     cached_tokens: int = 0

@@ -7,7 +7,8 @@ that a long prompt delays running answers by one chunk and no more. Everything b
 
 import logging
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 
 from mooring.core.errors import EngineFailed, MooringError, Overloaded
 from mooring.engine.interface import Source, Started
@@ -21,7 +22,7 @@ from mooring.engine.llamacpp.outbox import Mail, Outbox
 from mooring.engine.llamacpp.prefill import Prefill
 from mooring.engine.llamacpp.prefixes import Entry, PrefixStage
 from mooring.engine.llamacpp.request import Ask, Request, RequestStage, Sink, Ticket
-from mooring.engine.llamacpp.step import DrawRow, FillRows, Rows, plan_step
+from mooring.engine.llamacpp.step import FillRows, Rows, plan_step
 from mooring.kvstore.store import KvStore
 from mooring.telemetry import Metrics
 
@@ -234,12 +235,13 @@ class Scheduler:
     def _advance(self, rows: Rows) -> None:
         """Account for what was evaluated, and draw where logits are due."""
         for row in rows:
-            if isinstance(row, DrawRow):
-                row.choice.position += 1
-                self._decode.advance(row.owner, row.choice, row.row)
-                self._finish_if_complete(row.owner)
-            else:
+            if isinstance(row, FillRows):
                 self._advance_fill(row)
+            elif not row.owner.ended:  # by the failure of another of its choices
+                row.choice.position += 1
+                with self._failing(row.owner):
+                    self._decode.advance(row.owner, row.choice, row.row)
+                self._finish_if_complete(row.owner)
 
     def _advance_fill(self, rows: FillRows) -> None:
         fill, owner = rows.fill, rows.owner
@@ -252,7 +254,8 @@ class Scheduler:
             return
         self._fills.remove(fill)
         if isinstance(owner, Request):
-            self._decode.begin(owner, fill, rows.row)
+            with self._failing(owner):
+                self._decode.begin(owner, fill, rows.row)
             self._finish_if_complete(owner)
         else:
             self._prefill.computed(owner)
@@ -296,6 +299,14 @@ class Scheduler:
         for request in failed:
             self._outbox.post(request.sink, error)
             self._remove(request)
+
+    @contextmanager
+    def _failing(self, request: Request) -> Iterator[None]:
+        """What goes wrong with one request's answers ends that request alone."""
+        try:
+            yield
+        except MooringError as error:
+            self._fail(request, error)
 
     def _close(self) -> None:
         self._closing = True

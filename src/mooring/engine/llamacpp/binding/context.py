@@ -78,9 +78,12 @@ class DecodeContext:
         self._abort[0] = b"\x00"
 
     def logits(self, row: int) -> NDArray[np.float32]:
-        """Logits of a batch row, float32 of shape [vocab]; a copy."""
+        """Logits of a batch row, float32 of shape [vocab].
+
+        This is llama.cpp's own memory until the next `decode`: what is written into it is sampled from.
+        """
         pointer = lib.llama_get_logits_ith(self.handle, row)
-        return np.ctypeslib.as_array(pointer, (self.model.vocab_size,)).copy()
+        return np.ctypeslib.as_array(pointer, (self.model.vocab_size,))
 
     def copy_sequence(self, source: int, target: int, end: int) -> None:
         """Let `target` share the cells of `source` at positions [0, end). No bytes are copied."""

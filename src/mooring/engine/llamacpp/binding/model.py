@@ -1,7 +1,7 @@
 """A loaded model file."""
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import cached_property
 from pathlib import Path
 
@@ -110,11 +110,19 @@ class Model:
 
     def control_texts(self) -> list[str]:
         """The texts of all control tokens, such as the ones that begin and end turns."""
-        return [
-            lib.llama_vocab_get_text(self.vocab, token).decode(errors="replace")
+        return list(self._control)
+
+    def control_tokens(self, texts: Collection[str]) -> frozenset[int]:
+        """The control tokens with these texts, as far as there are such."""
+        return frozenset(self._control[text] for text in texts if text in self._control)
+
+    @cached_property
+    def _control(self) -> dict[str, int]:
+        return {
+            lib.llama_vocab_get_text(self.vocab, token).decode(errors="replace"): token
             for token in range(self.vocab_size)
-            if lib.llama_vocab_is_control(self.vocab, token)
-        ]
+            if self.is_control(token)
+        }
 
     @cached_property
     def longest_piece_bytes(self) -> int:
@@ -134,12 +142,22 @@ class Model:
         assert count >= 0, "a token is at least one byte"
         return tuple(tokens[:count])
 
-    def piece(self, token: int) -> bytes:
-        """The bytes a token stands for; empty for control tokens."""
+    def is_control(self, token: int) -> bool:
+        return bool(lib.llama_vocab_is_control(self.vocab, token))
+
+    @cached_property
+    def eos_tokens(self) -> list[int]:
+        """All tokens that end an answer, the vocabulary's own `eos` first if it has one."""
+        eos = int(lib.llama_vocab_eos(self.vocab))
+        others = (token for token in range(self.vocab_size) if self.ends_generation(token))
+        return [*([eos] if eos >= 0 else []), *(token for token in others if token != eos)]
+
+    def piece(self, token: int, *, control: bool = False) -> bytes:
+        """The bytes a token stands for; empty for control tokens, unless their text is asked for."""
         room = 64
         while True:
             buffer = ctypes.create_string_buffer(room)
-            size = lib.llama_token_to_piece(self.vocab, token, buffer, room, 0, False)
+            size = lib.llama_token_to_piece(self.vocab, token, buffer, room, 0, control)
             if size >= 0:
                 return buffer.raw[:size]
             room = -size
