@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from importlib import resources
@@ -48,9 +48,23 @@ def bundled(asset: str) -> Path:
     return Path(str(resources.files("mooring") / "assets" / asset))
 
 
+LoadEngine = Callable[[Config, Metrics, OnProgress], Awaitable[Engine]]
+
+
+async def load_embedded(config: Config, metrics: Metrics, on_progress: OnProgress) -> Engine:
+    """The embedded llama.cpp over the configured model, or the bundled one. Raises StartRefused."""
+    source = config.model.source
+    path = bundled("demo.gguf") if source is None else await asyncio.to_thread(find_model, source)
+    return await load_engine(
+        path, path.stem, config.engine, config.kvstore, config.server.data_dir, metrics, on_progress
+    )
+
+
 @asynccontextmanager
 async def run_services(
-    config: Config, on_progress: OnProgress = lambda _what, _share: None
+    config: Config,
+    on_progress: OnProgress = lambda _what, _share: None,
+    load: LoadEngine = load_embedded,
 ) -> AsyncIterator[Services]:
     """Everything below HTTP, from start to orderly end.
 
@@ -66,12 +80,8 @@ async def run_services(
         stack.enter_context(_sole_use_of(data_dir))
         database = await asyncio.to_thread(Database, data_dir / "registry.sqlite3")
         stack.callback(database.close)
-        source = config.model.source
-        path = bundled("demo.gguf") if source is None else await asyncio.to_thread(find_model, source)
         metrics = Metrics()
-        engine = await load_engine(
-            path, path.stem, config.engine, config.kvstore, data_dir, metrics, on_progress
-        )
+        engine = await load(config, metrics, on_progress)
         stack.push_async_callback(engine.close)
         models = Models(engine.model.name, config.model.aliases, int(time.time()))
         caches = Caches(database)

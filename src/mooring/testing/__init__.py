@@ -1,5 +1,6 @@
 """For tests and benchmarks: random-weight models and real servers. Needs `mooring[models]`."""
 
+from mooring.testing.engine import InstantEngine
 from mooring.testing.models import (
     DEMO,
     HALF,
@@ -16,6 +17,7 @@ __all__ = [
     "DEMO",
     "HALF",
     "TINY",
+    "InstantEngine",
     "ModelShape",
     "ServerProcess",
     "Vocabulary",
