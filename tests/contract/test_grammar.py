@@ -25,7 +25,8 @@ from mooring.engine.interface import (
 )
 from mooring.engine.llamacpp.engine import LlamaEngine
 from mooring.engine.llamacpp.loading import load_engine
-from mooring.service.answer_format import ANY_OBJECT, json_grammar
+from mooring.service.answer_format import json_grammar
+from mooring.service.json_schema import ANY_OBJECT
 from mooring.telemetry import Metrics
 
 SHIP = {
@@ -154,7 +155,6 @@ async def test_extreme_schemas_are_followed_as_far_as_the_tokens_reach(
         ({"const": "x" * 70_000}, "larger than"),
         ({"type": "object", "properties": {f"k{n}": {} for n in range(3000)}}, None),
         ({"$defs": {"a": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}, "no answer"),
-        (False, None),
     ],
     ids=lambda value: json.dumps(value)[:40],
 )
@@ -184,7 +184,7 @@ async def test_one_request_failing_at_its_grammar_leaves_others_alone(tiny_model
 async def test_control_tokens_show_only_where_they_were_asked_for(tiny_model: Path, tmp_path: Path):
     grammar = Grammar('start: "ship " <|im_start|> " ahoy"', "tools")
     async with running(tiny_model, tmp_path) as engine:
-        assert "<|im_start|>" in engine.model.control_texts
+        assert "<|im_start|>" in engine.model.control_tokens
         (hidden,), _, _ = await answers(engine, grammar, Sampling(32))
         assert hidden == "ship  ahoy"
         marks = frozenset({"<|im_start|>", "no such token"})

@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from mooring.service.answer_format import ANY_OBJECT, AnswerFormat, ToolChoice
+from mooring.service.answer_format import AnswerFormat, ToolChoice
+from mooring.service.json_schema import ANY_OBJECT
 
 
 class _Wire(BaseModel):

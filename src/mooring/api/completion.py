@@ -17,6 +17,7 @@ from mooring.engine.interface import (
     TokenLogprob,
 )
 from mooring.service.chat import Answer, DryRun
+from mooring.service.tool_calls import ToolCallDelta
 
 _ID_ALPHABET = string.ascii_letters + string.digits
 
@@ -60,6 +61,8 @@ async def chunks(
             case Delta(choice, text, logprobs):
                 more = {"logprobs": logprobs_to_wire(logprobs)} if logprobs else {}
                 yield chunk(choice, {"content": text}, **more)
+            case ToolCallDelta(choice):
+                yield chunk(choice, {"tool_calls": [tool_call_delta_to_wire(event)]})
             case ChoiceFinished(choice, reason, drawn):
                 usage = Usage(answer.prompt_tokens, answer.cached_tokens, drawn)
                 yield chunk(choice, {}, finish_reason=reason.value, usage=usage_to_wire(usage))
@@ -68,9 +71,12 @@ async def chunks(
                 yield envelope.wrap("chat.completion.chunk", [], usage=wire)
 
 
-async def collect(envelope: Envelope, events: AsyncIterator[Event], choices: int) -> dict[str, Any]:
+async def collect(
+    envelope: Envelope, events: AsyncIterator[Event | ToolCallDelta], choices: int
+) -> dict[str, Any]:
     """The whole `chat.completion`."""
     texts = [""] * choices
+    calls: list[list[dict[str, Any]]] = [[] for _ in range(choices)]
     logprobs: list[list[SampledToken]] = [[] for _ in range(choices)]
     reasons: dict[int, str] = {}
     usage = None
@@ -79,6 +85,11 @@ async def collect(envelope: Envelope, events: AsyncIterator[Event], choices: int
             case Delta(choice, text, tokens):
                 texts[choice] += text
                 logprobs[choice] += tokens
+            case ToolCallDelta(choice, index):
+                if index == len(calls[choice]):
+                    calls[choice].append(tool_call_delta_to_wire(event))
+                else:
+                    calls[choice][index]["function"]["arguments"] += event.arguments
             case ChoiceFinished(choice, reason, _):
                 reasons[choice] = reason.value
             case Finished(counted):
@@ -87,7 +98,7 @@ async def collect(envelope: Envelope, events: AsyncIterator[Event], choices: int
     entries = [
         {
             "index": choice,
-            "message": {"role": "assistant", "content": texts[choice], "refusal": None},
+            "message": _message(texts[choice], calls[choice]),
             "logprobs": logprobs_to_wire(logprobs[choice]) if logprobs[choice] else None,
             "finish_reason": reasons[choice],
         }
@@ -101,6 +112,27 @@ def dry_completion(envelope: Envelope, run: DryRun) -> dict[str, Any]:
     saved = 0 if run.hit is None else run.hit.saved_tokens
     usage = usage_to_wire(Usage(run.prompt_tokens, saved, 0))
     return envelope.wrap("chat.completion", [], usage=usage)
+
+
+def _message(text: str, calls: list[dict[str, Any]]) -> dict[str, Any]:
+    message = {"role": "assistant", "content": text, "refusal": None}
+    if not calls:
+        return message
+    # Only a delta needs its index.
+    whole = [{key: value for key, value in call.items() if key != "index"} for call in calls]
+    return message | {"content": text or None, "tool_calls": whole}
+
+
+def tool_call_delta_to_wire(delta: ToolCallDelta) -> dict[str, Any]:
+    """A call's first delta carries its id and name; all of them a piece of its arguments."""
+    if delta.id is None:
+        return {"index": delta.index, "function": {"arguments": delta.arguments}}
+    return {
+        "index": delta.index,
+        "id": delta.id,
+        "type": "function",
+        "function": {"name": delta.name, "arguments": delta.arguments},
+    }
 
 
 def usage_to_wire(usage: Usage) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 from mooring.api.errors import error_object
 from mooring.core.errors import MooringError
 from mooring.engine.interface import Event
+from mooring.service.tool_calls import ToolCallDelta
 
 T = TypeVar("T")
 
@@ -28,7 +29,7 @@ class EventStream(StreamingResponse):
     def __init__(
         self,
         chunks: AsyncIterator[dict[str, Any]],
-        source: AsyncGenerator[Event],
+        source: AsyncGenerator[Event | ToolCallDelta],
         headers: dict[str, str],
     ) -> None:
         super().__init__(

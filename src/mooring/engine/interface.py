@@ -4,7 +4,7 @@ The shape is messages: submit, events, cancel. So an engine may live in a thread
 on another machine. Nothing here knows tiers, SQL or HTTP.
 """
 
-from collections.abc import AsyncGenerator, Callable, Collection
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -28,8 +28,8 @@ class ModelInfo:
     """The model says of itself that its answers mean nothing."""
     chat_template: str
     """Its source: what the model was taught to write is to be seen in it."""
-    control_texts: frozenset[str]
-    """The texts of the vocabulary's control tokens."""
+    control_tokens: Mapping[str, int]
+    """The vocabulary's control tokens by their texts."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,8 @@ class FinishReason(StrEnum):
     """The model ended its turn, or a stop string appeared."""
     LENGTH = "length"
     """`max_tokens` were drawn."""
+    TOOL_CALLS = "tool_calls"
+    """The answer calls tools. No engine says this: it is read from the text."""
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,15 @@
 """What a client holds an answer to: JSON of a schema, a tool call, or nothing. Pure."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from llguidance import LLMatcher
-
+from mooring.core.conversation import Tool
 from mooring.core.errors import InvalidRequest
-from mooring.engine.interface import Grammar
-
-ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
-"""The schema of `response_format: {"type": "json_object"}`."""
-
-# Between JSON's tokens; without an end to it, a model can go on with spaces until its tokens are over.
-_WHITESPACE = "[ \\n]{0,16}"
+from mooring.engine.interface import Grammar, ModelInfo
+from mooring.service.json_schema import inline_json
+from mooring.service.tool_calls import ToolFormat, call_grammar, no_call_grammar
 
 
 class ToolChoice(StrEnum):
@@ -39,26 +33,59 @@ class AnswerFormat:
     parallel_calls: bool = True
     """Whether an answer may call more than one tool."""
 
-    def grammar(self) -> Grammar | None:
-        """What the engine has to hold the answer to. Raises InvalidRequest."""
-        return None if self.schema is None else json_grammar(self.schema, "response_format")
+    @property
+    def binding_field(self) -> str | None:
+        """The field that says how the whole answer has to look, if one does."""
+        if self.tool_choice is ToolChoice.REQUIRED:
+            return "tool_choice"
+        return None if self.schema is None else "response_format"
+
+    def may_call(self, tools: Sequence[Tool]) -> bool:
+        """Whether calls are to be looked for in the answer."""
+        return bool(tools) and self.tool_choice is not ToolChoice.NONE
+
+    def grammar(self, tools: Sequence[Tool], format_: ToolFormat, model: ModelInfo) -> Grammar | None:
+        """What the engine has to hold the answer to, if anything.
+
+        Raises:
+            InvalidRequest: a tool is required that is not there, or whose parameters are no object.
+        """
+        if self.tool_choice is ToolChoice.REQUIRED:
+            chosen, control = self._required(tools), model.control_tokens
+            text = call_grammar(format_, chosen, control, parallel=self.parallel_calls)
+            return Grammar(text, "tools")
+        if self.schema is None:
+            if not tools or self.may_call(tools):
+                return None
+            without = no_call_grammar(format_, model.control_tokens)
+            return None if without is None else Grammar(without, "tool_choice")
+        if self.may_call(tools):
+            text = call_grammar(
+                format_,
+                tools,
+                model.control_tokens,
+                parallel=self.parallel_calls,
+                or_json=self.schema,
+            )
+            return Grammar(text, "response_format")
+        return json_grammar(self.schema, "response_format")
+
+    def _required(self, tools: Sequence[Tool]) -> Sequence[Tool]:
+        names = [tool["function"]["name"] for tool in tools]
+        if self.tool_name is None and tools:
+            return tools
+        if self.tool_name in names:
+            return [tool for tool in tools if tool["function"]["name"] == self.tool_name]
+        wanted = "a tool" if self.tool_name is None else f"the tool {self.tool_name!r}"
+        raise InvalidRequest(
+            f"tool_choice: {wanted} is required, but tools declares {', '.join(names) or 'none'}",
+            param="tool_choice",
+        )
 
 
 FREE = AnswerFormat()
 
 
 def json_grammar(schema: Mapping[str, Any], param: str) -> Grammar:
-    """The grammar of JSON that a schema describes; `param` is the request's field that it stands in.
-
-    The engine finds out whether the schema can be followed.
-
-    Raises:
-        InvalidRequest: it is no JSON object at all.
-    """
-    try:
-        text = LLMatcher.grammar_from_json_schema(
-            json.dumps(schema), overrides={"whitespace_pattern": _WHITESPACE}
-        )
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"{param}: not a JSON schema: {error}", param=param) from error
-    return Grammar(text, param)
+    """JSON of a schema; `param` is the request's field that it stands in."""
+    return Grammar(f"start: {inline_json(schema)}", param)

@@ -27,6 +27,13 @@ from mooring.service.contexts import Contexts, OpenContext
 from mooring.service.keeping import make_conversation
 from mooring.service.models import Models
 from mooring.service.rules import check_partial, is_continued
+from mooring.service.tool_calls import (
+    Reader,
+    ToolCallDelta,
+    find_format,
+    marks_of,
+    read_tool_calls,
+)
 from mooring.service.use import CacheUse, find_miss
 
 _log = logging.getLogger("mooring.chat")
@@ -67,7 +74,7 @@ class Answer:
     hit: CacheHit | None
     miss: Miss | None
     """Why a named cache did not apply, or not to all it holds."""
-    events: AsyncGenerator[Event]
+    events: AsyncGenerator[Event | ToolCallDelta]
     """What follows `Started`. Close it to cancel the chat."""
 
 
@@ -94,6 +101,7 @@ class Chat:
         self._contexts = contexts
         self._models = models
         self._clock = clock
+        self._tool_format = find_format(engine.model.chat_template)
 
     async def begin(
         self,
@@ -130,7 +138,17 @@ class Chat:
         except BaseException:
             await events.aclose()
             raise
-        return Answer(len(generation.prompt), started.cached_tokens, started.source, hit, miss, events)
+        prompt_tokens = len(generation.prompt)
+        answer = self._read_calls(events, conversation, request)
+        return Answer(prompt_tokens, started.cached_tokens, started.source, hit, miss, answer)
+
+    def _read_calls(
+        self, events: AsyncGenerator[Event], conversation: Conversation, request: ChatRequest
+    ) -> AsyncGenerator[Event | ToolCallDelta]:
+        if not request.answer_format.may_call(conversation.tools):
+            return events
+        names = [tool["function"]["name"] for tool in conversation.tools]
+        return read_tool_calls(events, lambda: Reader(self._tool_format, names))
 
     async def count(self, tenant: str, request: ChatRequest) -> int:
         """The prompt tokens that this chat would have. Raises as `begin` does."""
@@ -185,11 +203,15 @@ class Chat:
         self, conversation: Conversation, prefix: Prefix | None, request: ChatRequest
     ) -> Generation:
         """Render, and fit the answer into what the prompt leaves of the context."""
-        grammar = request.answer_format.grammar()
-        if grammar is not None and is_continued(request.messages):
+        grammar = request.answer_format.grammar(
+            conversation.tools, self._tool_format, self._engine.model
+        )
+        calls = request.answer_format.may_call(conversation.tools)
+        field = request.answer_format.binding_field
+        if field is not None and is_continued(request.messages):
             raise InvalidRequest(
-                f"{grammar.param}: an answer that goes on from a partial message cannot be held to it",
-                param=grammar.param,
+                f"{field}: an answer that goes on from a partial message cannot be held to it",
+                param=field,
             )
         prompt = await self._engine.render(conversation)
         room = self._engine.model.context_tokens - len(prompt)
@@ -201,7 +223,8 @@ class Chat:
             )
         sampling = request.sampling
         fitting = replace(sampling, max_tokens=min(sampling.max_tokens, room))
-        return Generation(prompt, prefix, fitting, grammar)
+        marks = marks_of(self._tool_format) if calls else frozenset()
+        return Generation(prompt, prefix, fitting, grammar, marks)
 
 
 def _moved(prompt: Tokens, prefix: Prefix | None) -> Miss | None:

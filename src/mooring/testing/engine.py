@@ -35,7 +35,7 @@ class InstantEngine:
         kv_bytes_per_token=1,
         fingerprint="0" * 64,
         chat_template="",
-        control_texts=frozenset(),
+        control_tokens={},
         random_weights=True,
     )
     failure: str | None = None

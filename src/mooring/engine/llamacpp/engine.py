@@ -143,7 +143,8 @@ class LlamaEngine:
             matcher = await self._loop.run_in_executor(
                 self._renderers, self._grammars.compile, generation.grammar
             )
-        visible = self._context.model.control_tokens(generation.marks)
+        control = self._info.control_tokens
+        visible = frozenset(control[mark] for mark in generation.marks if mark in control)
         return self._fitting(Request(generation, sink, matcher, visible))
 
     def _fitting(self, request: Request) -> Request:

@@ -67,7 +67,7 @@ async def load_engine(
         kv_bytes_per_token=_kv_bytes_per_token(model, config.kv_type),
         fingerprint=fingerprint(weights_hash, shape),
         chat_template=model.metadata["tokenizer.chat_template"],
-        control_texts=frozenset(model.control_texts()),
+        control_tokens=model.control_tokens,
         random_weights=_RANDOM_WEIGHTS in model.metadata.get("general.description", "").lower(),
     )
     context = await asyncio.to_thread(DecodeContext, model, shape)

@@ -1,7 +1,7 @@
 """A loaded model file."""
 
 import ctypes
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
@@ -110,14 +110,11 @@ class Model:
 
     def control_texts(self) -> list[str]:
         """The texts of all control tokens, such as the ones that begin and end turns."""
-        return list(self._control)
-
-    def control_tokens(self, texts: Collection[str]) -> frozenset[int]:
-        """The control tokens with these texts, as far as there are such."""
-        return frozenset(self._control[text] for text in texts if text in self._control)
+        return list(self.control_tokens)
 
     @cached_property
-    def _control(self) -> dict[str, int]:
+    def control_tokens(self) -> dict[str, int]:
+        """All control tokens by their texts."""
         return {
             lib.llama_vocab_get_text(self.vocab, token).decode(errors="replace"): token
             for token in range(self.vocab_size)
