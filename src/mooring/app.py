@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from filelock import FileLock, Timeout
 
 import mooring
-from mooring.api import caching, errors, openai, operations, tags
+from mooring.api import caching, errors, files, openai, operations, tags
 from mooring.api.auth import Auth
 from mooring.api.body import BodyLimit
 from mooring.config import Config
@@ -20,15 +20,20 @@ from mooring.core.errors import DataDirBusy, StartRefused
 from mooring.engine.interface import Engine
 from mooring.engine.llamacpp.loading import OnProgress, load_engine
 from mooring.engine.llamacpp.source import find_model
+from mooring.extraction.extractor import Extractor
 from mooring.registry.caches import Caches
 from mooring.registry.database import Database
+from mooring.registry.files import Files
 from mooring.registry.tags import Tags
 from mooring.service.chat import Chat
 from mooring.service.contexts import Contexts
+from mooring.service.files import FileStore
 from mooring.service.keeping import Keeper
 from mooring.service.models import Models
 from mooring.service.tagging import Tagging
 from mooring.telemetry import Metrics
+
+_FORM_BYTES = 1 << 16  # what a form takes beside the file in it
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ class Services:
     engine: Engine
     contexts: Contexts
     tagging: Tagging
+    files: FileStore
     chat: Chat
     models: Models
     metrics: Metrics
@@ -92,20 +98,26 @@ async def run_services(
         await contexts.resume()
         sweeper = asyncio.create_task(contexts.sweep_forever(), name="sweeper")
         stack.callback(sweeper.cancel)
+        file_store = FileStore(
+            Files(database), Extractor(config.files), data_dir / "files", config.files
+        )
+        await file_store.resume()
         chat = Chat(engine, contexts, models)
-        yield Services(engine, contexts, tagging, chat, models, metrics)
+        yield Services(engine, contexts, tagging, file_store, chat, models, metrics)
 
 
 def make_http(config: Config, services: Services) -> FastAPI:
     """The HTTP interface over a running core."""
     app = FastAPI(title="Mooring", version=mooring.__version__)
     errors.install(app)
-    app.add_middleware(BodyLimit, max_bytes=config.server.max_body_bytes)
+    uploads = {"/v1/files": config.files.max_file_bytes + _FORM_BYTES}
+    app.add_middleware(BodyLimit, max_bytes=config.server.max_body_bytes, uploads=uploads)
     app.add_middleware(Auth, api_key=config.server.api_key)
     fingerprint = services.engine.model.fingerprint
     app.include_router(tags.router(services.tagging, services.contexts))  # before /caching/{id}
     app.include_router(caching.router(services.contexts))
     app.include_router(openai.router(services.chat, services.models, config.chat, fingerprint))
+    app.include_router(files.router(services.files))
     app.include_router(operations.router(services.engine, services.metrics))
     return app
 

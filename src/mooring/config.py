@@ -89,6 +89,22 @@ class ChatConfig(_Part):
     """When a request does not say; less where the context ends before."""
 
 
+class FilesConfig(_Part):
+    """Uploaded documents, of each tenant; the defaults are Moonshot's limits."""
+
+    max_files: int = Field(1000, ge=0)
+    max_file_bytes: int = Field(100_000_000, ge=1)
+    max_total_bytes: int = Field(10_000_000_000, ge=1)
+    max_text_bytes: int = Field(100_000_000, ge=1024)
+    """The most text that one document may have."""
+    extractions: int = Field(2, ge=1)
+    """Documents read at once, each in a process of its own."""
+    extraction_seconds: int = Field(60, ge=1)
+    """CPU time for one document; twice as much by the clock."""
+    extraction_memory_bytes: int = Field(2 << 30, ge=512 << 20)
+    """Address space for one document."""
+
+
 class Config(_Part):
     """Everything."""
 
@@ -98,6 +114,7 @@ class Config(_Part):
     kvstore: KvStoreConfig = KvStoreConfig()
     caching: CachingConfig = CachingConfig()
     chat: ChatConfig = ChatConfig()
+    files: FilesConfig = FilesConfig()
 
 
 def load_config(path: Path | None = None, overrides: dict[str, dict[str, Any]] | None = None) -> Config:

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, NoReturn
 
 from fastapi import Request, Response
@@ -22,21 +22,23 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 class BodyLimit:
     """ASGI middleware: at most `max_bytes` of body, whatever Content-Length claims."""
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, uploads: Mapping[str, int] | None = None) -> None:
+        """`uploads` are paths with a limit of their own."""
         self._app = app
         self._max_bytes = max_bytes
+        self._uploads = uploads or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        taken = 0
+        taken, limit = 0, self._uploads.get(scope.get("path", ""), self._max_bytes)
 
         async def counted() -> Message:
             nonlocal taken
             message = await receive()
             taken += len(message.get("body", b""))
-            if taken > self._max_bytes:
+            if taken > limit:
+                setting = "server.max_body_bytes" if limit == self._max_bytes else "files.max_file_bytes"
                 raise _bad(
-                    f"the body is larger than the {self._max_bytes} bytes that this server takes"
-                    " (server.max_body_bytes)"
+                    f"the body is larger than the {limit} bytes that this server takes ({setting})"
                 )
             return message
 

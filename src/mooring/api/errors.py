@@ -23,14 +23,17 @@ _TABLE: list[tuple[type[Exception], tuple[int, str, str | None]]] = [
     (errors.AuthenticationFailed, (401, "incorrect_api_key_error", "invalid_api_key")),
     (errors.PermissionDenied, (403, "permission_denied_error", None)),
     (errors.ContextNotFound, (404, "resource_not_found_error", "cache_not_found")),
+    (errors.FileNotFound, (404, "resource_not_found_error", "file_not_found")),
     (errors.ModelNotFound, (404, "resource_not_found_error", "model_not_found")),
     (errors.NotFound, (404, "resource_not_found_error", None)),
+    (errors.QuotaExceeded, (429, "exceeded_current_quota_error", "insufficient_quota")),
     (errors.StorageFull, (429, "engine_overloaded_error", "storage_full")),
     (errors.Overloaded, (429, "engine_overloaded_error", None)),
     (Exception, (500, "server_error", None)),
 ]
 MISS_HEADER = "X-Context-Cache-Miss"
 _RETRY_AFTER_S = {"storage_full": "30", None: "1"}
+"""By code; there is no waiting for a quota."""
 _HTTP_TYPES = {404: "resource_not_found_error", 405: "invalid_request_error"}
 
 
@@ -65,7 +68,7 @@ def _body(kind: str, message: str, code: str | None, param: str | None) -> dict[
 
 async def _on_our_error(_: Request, error: Exception) -> JSONResponse:
     status, _kind, code = _row(error)
-    headers = {"Retry-After": _RETRY_AFTER_S[code]} if status == 429 else {}
+    headers = {"Retry-After": _RETRY_AFTER_S[code]} if status == 429 and code in _RETRY_AFTER_S else {}
     if (miss := _miss_of(error)) is not None:
         headers[MISS_HEADER] = str(miss)
     return JSONResponse(error_object(error), status, headers)

@@ -11,7 +11,9 @@ MooringError
 ├── NotFound
 │   ├── ContextNotFound       no such cache (for this tenant)
 │   ├── TagNotFound           no such tag (for this tenant)
+│   ├── FileNotFound          no such file (for this tenant)
 │   └── ModelNotFound         no such model or alias
+├── QuotaExceeded             the tenant has used up what it may have
 ├── Overloaded                try again later
 │   └── StorageFull           the disk cannot hold what should be kept
 ├── EngineFailed              the engine broke while serving the request
@@ -84,6 +86,13 @@ class TagNotFound(NotFound):
         super().__init__(f"no tag with the name {name!r}", param="tag")
 
 
+class FileNotFound(NotFound):
+    """No file with this id."""
+
+    def __init__(self, file_id: str) -> None:
+        super().__init__(f"no file with the id {file_id!r}", param="file_id")
+
+
 class ModelNotFound(NotFound):
     """No model or alias with this name."""
 
@@ -91,6 +100,10 @@ class ModelNotFound(NotFound):
         super().__init__(
             f"the model {name!r} is not served here; these are: {', '.join(known)}", param="model"
         )
+
+
+class QuotaExceeded(MooringError):
+    """A tenant's limit on what it keeps or spends is reached; waiting does not help."""
 
 
 class Overloaded(MooringError):

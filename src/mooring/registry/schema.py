@@ -35,6 +35,21 @@ caches = sa.Table(
     sqlite_autoincrement=True,  # a deleted cache's serial is never used again
 )
 
+files = sa.Table(
+    "files",
+    metadata,
+    sa.Column("serial", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("id", sa.Text, nullable=False, unique=True),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("filename", sa.Text, nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("problem", sa.Text),
+    sa.Index(None, "tenant", "serial"),
+    sqlite_autoincrement=True,
+)
+
 tags = sa.Table(
     "tags",
     metadata,
