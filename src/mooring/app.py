@@ -12,9 +12,10 @@ from fastapi import FastAPI
 from filelock import FileLock, Timeout
 
 import mooring
-from mooring.api import caching, errors, files, openai, operations, tags
+from mooring.api import account, caching, errors, files, openai, operations, tags
 from mooring.api.auth import Auth
 from mooring.api.body import BodyLimit
+from mooring.api.replies import describe
 from mooring.config import Config
 from mooring.core.errors import DataDirBusy, StartRefused
 from mooring.engine.interface import Engine
@@ -117,8 +118,10 @@ def make_http(config: Config, services: Services) -> FastAPI:
     app.include_router(tags.router(services.tagging, services.contexts))  # before /caching/{id}
     app.include_router(caching.router(services.contexts))
     app.include_router(openai.router(services.chat, services.models, config.chat, fingerprint))
+    app.include_router(account.router())
     app.include_router(files.router(services.files))
     app.include_router(operations.router(services.engine, services.metrics))
+    describe(app)
     return app
 
 

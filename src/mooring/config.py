@@ -4,7 +4,6 @@ Read from a TOML file whose sections are the parts, then overridden from the com
 key or a bad value stops the start and names the key.
 """
 
-import ipaddress
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +11,7 @@ from typing import Any, Literal
 import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from mooring.core.address import is_loopback
 from mooring.core.errors import StartRefused
 
 ALIASES = ("moonshot-v1", "moonshot-v1-8k", "moonshot-v1-32k", "moonshot-v1-128k")
@@ -148,17 +148,8 @@ def _key(location: tuple[int | str, ...]) -> str:
 
 
 def _refuse_open_door(server: ServerConfig) -> None:
-    if server.api_key is None and not _is_loopback(server.host):
+    if server.api_key is None and not is_loopback(server.host):
         raise StartRefused(
             f"server.host: {server.host} can be reached from other machines, so a key is needed:"
             " set server.api_key (or MOORING_API_KEY), or listen on 127.0.0.1"
         )
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

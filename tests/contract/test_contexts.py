@@ -20,6 +20,7 @@ from mooring.core.errors import (
     ContextExpired,
     ContextFailed,
     ContextNotFound,
+    EngineFailed,
     PromptTooLong,
     RegistryFailed,
 )
@@ -31,7 +32,7 @@ from mooring.registry.database import Database
 from mooring.registry.tags import Tags
 from mooring.service.chat import Answer, Chat, ChatRequest
 from mooring.service.contexts import Contexts, NewCache
-from mooring.service.keeping import Keeper
+from mooring.service.keeping import Keeper, make_conversation
 from mooring.service.models import Models
 from mooring.service.tagging import Tagging
 from mooring.service.use import CacheUse
@@ -487,6 +488,34 @@ async def test_cache_whose_outcome_could_not_be_written_is_filled_again(
         await services.settled()
         assert await services.status(cache) is Status.READY
         assert services.on_disk(cache)
+
+
+async def test_cache_updated_while_its_fill_settles_becomes_ready_without_a_sweep(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    async with serving(tiny_model, tmp_path) as services:
+        with held(services.caches, "settle", after=True) as settling:
+            cache = await services.create("the harbour " * 40)
+            await until(settling.reached.is_set)
+            assert await services.status(cache) is Status.READY
+            await services.contexts.update(
+                TENANT, cache.id, metadata={"edition": "2"}, ttl_s=None, expired_at=None
+            )
+            assert await services.status(cache) is Status.PENDING
+            asking = asyncio.create_task(services.ask(cache))
+            settling.go.set()
+            assert (await asking).cached_tokens == cache.tokens
+        await services.settled()
+        assert await services.status(cache) is Status.READY
+
+
+async def test_rendering_after_the_end_is_a_clean_failure(tiny_model: Path, tmp_path: Path) -> None:
+    async with serving(tiny_model, tmp_path) as services:
+        engine = services.engine
+    conversation = make_conversation(QUESTION, (), NOW)
+    for render in (engine.render, engine.stable_prefix):
+        with pytest.raises(EngineFailed):
+            await render(conversation)
 
 
 async def test_sweeper_survives_a_registry_that_fails(

@@ -168,7 +168,7 @@ async def assert_nothing_is_left(engine: LlamaEngine) -> None:
     while buffer.free != buffer.total or prefill._saving._saves:
         await answer(engine, asked(tokens(9, seed=99)))
     assert engine.failure is None
-    assert not scheduler._queue
+    assert not len(scheduler._admission)
     assert not scheduler._running
     assert not scheduler._fills
     assert (prefill._entries, prefill._by_id, prefill._claimed) == (set(), {}, {})
@@ -334,7 +334,7 @@ async def test_engine_forgets_a_withdrawn_keep_that_waits_for_room(
 ) -> None:
     prefix = Prefix("tenant", tokens(300, seed=2))
     async with running(tiny_model, tmp_path, cells=512) as engine:
-        queue = engine._scheduler._queue
+        queue = engine._scheduler._admission
         with braked(engine) as brake:
             first = begin(engine, asked(tokens(40, seed=1), max_tokens=400))
             await until(lambda: brake.begun == 1)
@@ -637,7 +637,7 @@ async def test_engine_fails_who_is_in_a_failing_batch_and_serves_the_others(
             tasks.append(asyncio.create_task(engine.keep(prefix)))
             await asyncio.sleep(0)
             await brake.next()
-            assert len(engine._scheduler._queue) == 2
+            assert len(engine._scheduler._admission) == 2
             if withdrawn is not None:
                 tasks[withdrawn].cancel()
                 await ended(tasks[withdrawn])

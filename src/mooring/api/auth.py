@@ -10,13 +10,18 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mooring.api.errors import error_object, status_of
-from mooring.core.errors import AuthenticationFailed, MooringError, PermissionDenied
+from mooring.core.address import is_loopback
+from mooring.core.errors import (
+    AuthenticationFailed,
+    MooringError,
+    NotAuthenticated,
+    PermissionDenied,
+)
 
 _TENANT = "default"
 """The one tenant there is until tenants are built."""
 _OPEN_PATHS = {"/health"}  # load balancers have no key
 _HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(:\d+)?")  # name, [IPv6] or IPv4; port
-_LOOPBACK_NAMES = {"localhost", "127.0.0.1", "[::1]"}
 
 
 class Auth:
@@ -42,19 +47,20 @@ class Auth:
             # A web page can make its visitor's browser call a name that resolves to 127.0.0.1.
             parsed = _HOST.fullmatch(headers.get("Host", ""))
             host = parsed[1] if parsed else headers.get("Host", "")
-            if host not in _LOOPBACK_NAMES:
+            if parsed is None or not is_loopback(host):
                 raise PermissionDenied(
                     f"this server has no key and answers to localhost only, not to {host!r}:"
                     " set MOORING_API_KEY to serve it under another name"
                 )
             return
         scheme, _, key = headers.get("Authorization", "").partition(" ")
-        right = hmac.compare_digest(key.encode(), self._api_key.encode())
-        if scheme.lower() != "bearer" or not right:
-            raise AuthenticationFailed("send the server's key as `Authorization: Bearer <key>`")
+        if scheme.lower() != "bearer" or not key:
+            raise NotAuthenticated("send the server's key as `Authorization: Bearer <key>`")
+        if not hmac.compare_digest(key.encode(), self._api_key.encode()):
+            raise AuthenticationFailed("this server does not know that key")
 
 
-def _tenant(_: Request) -> str:
+async def _tenant(_: Request) -> str:
     return _TENANT
 
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from mooring.api.auth import Tenant
 from mooring.api.body import StrictRoute
 from mooring.api.messages import ChatMessage, ToolDeclaration
+from mooring.api.replies import METADATA_FILTER, CacheDeleted, CacheList, CacheReply, documented
 from mooring.core.context import CacheObject, Page, Status
 from mooring.core.errors import InvalidRequest
 from mooring.service.contexts import Contexts, NewCache
@@ -71,12 +72,12 @@ class UpdateBody(BaseModel):
 def router(contexts: Contexts) -> APIRouter:
     routes = APIRouter(prefix="/v1/caching", tags=["caching"], route_class=StrictRoute)
 
-    @routes.post("")
+    @routes.post("", **documented(CacheReply))
     async def create(tenant: Tenant, body: CreateBody) -> dict[str, Any]:
         """Keep messages (and tools) as a cache. Answers at once, `pending`; never waits."""
         return cache_to_wire(await contexts.create(tenant, body.to_new_cache()))
 
-    @routes.get("")
+    @routes.get("", **documented(CacheList), openapi_extra=METADATA_FILTER)
     async def list_caches(
         tenant: Tenant,
         request: Request,
@@ -95,11 +96,11 @@ def router(contexts: Contexts) -> APIRouter:
         found = await contexts.list(tenant, page)
         return {"object": "list", "data": [cache_to_wire(cache) for cache in found]}
 
-    @routes.get("/{cache_id}")
+    @routes.get("/{cache_id}", **documented(CacheReply))
     async def retrieve(tenant: Tenant, cache_id: str) -> dict[str, Any]:
         return cache_to_wire(await contexts.get(tenant, cache_id))
 
-    @routes.put("/{cache_id}")
+    @routes.put("/{cache_id}", **documented(CacheReply))
     async def update(tenant: Tenant, cache_id: str, body: UpdateBody) -> dict[str, Any]:
         """Change metadata or the end; the cache is `pending` and then `ready` again."""
         changed = await contexts.update(
@@ -111,7 +112,7 @@ def router(contexts: Contexts) -> APIRouter:
         )
         return cache_to_wire(changed)
 
-    @routes.delete("/{cache_id}")
+    @routes.delete("/{cache_id}", **documented(CacheDeleted))
     async def delete(tenant: Tenant, cache_id: str) -> dict[str, Any]:
         await contexts.delete(tenant, cache_id)
         return {"deleted": True, "id": cache_id, "object": "context_cache_object.deleted"}

@@ -20,6 +20,7 @@ _TABLE: list[tuple[type[Exception], tuple[int, str, str | None]]] = [
     (errors.ContextFailed, (400, "invalid_request_error", "cache_failed")),
     (errors.ContextMissed, (409, "invalid_request_error", "cache_miss")),
     (errors.InvalidRequest, (400, "invalid_request_error", None)),
+    (errors.NotAuthenticated, (401, "invalid_authentication_error", None)),
     (errors.AuthenticationFailed, (401, "incorrect_api_key_error", "invalid_api_key")),
     (errors.PermissionDenied, (403, "permission_denied_error", None)),
     (errors.ContextNotFound, (404, "resource_not_found_error", "cache_not_found")),

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Form, Query, UploadFile
 from fastapi.responses import FileResponse
 
 from mooring.api.auth import Tenant
+from mooring.api.replies import FileContent, FileDeleted, FileList, FileReply, documented
 from mooring.core.context import Page
 from mooring.core.errors import InvalidRequest
 from mooring.core.file import PURPOSE, File, FileStatus
@@ -18,7 +19,7 @@ _MAX_FILENAME = 255
 def router(store: FileStore) -> APIRouter:
     routes = APIRouter(prefix="/v1/files", tags=["files"])
 
-    @routes.post("")
+    @routes.post("", **documented(FileReply))
     async def upload(
         tenant: Tenant, file: UploadFile, purpose: Annotated[str, Form()]
     ) -> dict[str, Any]:
@@ -29,7 +30,7 @@ def router(store: FileStore) -> APIRouter:
             await store.upload(tenant, _plain_name(file.filename), file.file, file.size or 0)
         )
 
-    @routes.get("")
+    @routes.get("", **documented(FileList))
     async def list_files(
         tenant: Tenant,
         limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
@@ -45,16 +46,16 @@ def router(store: FileStore) -> APIRouter:
         ids = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {}
         return {"object": "list", "data": data, "has_more": len(found) > limit} | ids
 
-    @routes.get("/{file_id}")
+    @routes.get("/{file_id}", **documented(FileReply))
     async def retrieve(tenant: Tenant, file_id: str) -> dict[str, Any]:
         return file_to_wire(await store.get(tenant, file_id))
 
-    @routes.get("/{file_id}/content", response_class=FileResponse)
+    @routes.get("/{file_id}/content", **documented(FileContent))
     async def content(tenant: Tenant, file_id: str) -> FileResponse:
         """The text: JSON with `content`, `file_type`, `filename`, `title` and `type`."""
         return FileResponse(await store.content(tenant, file_id), media_type="application/json")
 
-    @routes.delete("/{file_id}")
+    @routes.delete("/{file_id}", **documented(FileDeleted))
     async def delete(tenant: Tenant, file_id: str) -> dict[str, Any]:
         await store.delete(tenant, file_id)
         return {"id": file_id, "object": "file", "deleted": True}

@@ -15,6 +15,7 @@ from mooring.api.cache_role import read_cache_headers, split_cache_message
 from mooring.api.completion import Envelope, chunks, collect, dry_completion
 from mooring.api.errors import MISS_HEADER
 from mooring.api.messages import ChatMessage, ToolDeclaration
+from mooring.api.replies import CACHE_HEADERS, CompletionReply, ModelList, TokenEstimate, documented
 from mooring.api.stream import ClientGone, EventStream, until_gone
 from mooring.config import ChatConfig
 from mooring.core.errors import InvalidRequest
@@ -26,6 +27,9 @@ _log = logging.getLogger("mooring.api")
 _CLIENT_CLOSED_REQUEST = 499
 _NEARLY_GREEDY = 0.01
 _STRICT_HEADER = "X-Context-Cache-Strict"
+_EVENT_STREAM = {
+    "responses": {"200": {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+}
 
 StopString = Annotated[str, Field(min_length=1, max_length=256)]
 
@@ -113,7 +117,11 @@ def router(
 ) -> APIRouter:
     routes = APIRouter(prefix="/v1", tags=["chat"], route_class=StrictRoute)
 
-    @routes.post("/chat/completions", response_model=None)
+    @routes.post(
+        "/chat/completions",
+        **documented(CompletionReply, conflict=True),
+        openapi_extra=CACHE_HEADERS | _EVENT_STREAM,
+    )
     async def create_completion(request: Request, tenant: Tenant, body: ChatBody) -> Response:
         """Answer a chat, whole or as a stream of chunks."""
         asked = body.to_request(config, request.headers)
@@ -138,13 +146,13 @@ def router(
             _log.info("client_closed_request path=%s", request.url.path)
             return Response(status_code=_CLIENT_CLOSED_REQUEST)
 
-    @routes.post("/tokenizers/estimate-token-count")
+    @routes.post("/tokenizers/estimate-token-count", **documented(TokenEstimate))
     async def estimate(request: Request, tenant: Tenant, body: ChatBody) -> dict[str, Any]:
         """The prompt tokens of a chat: what its `usage.prompt_tokens` will be."""
         tokens = await chat.count(tenant, body.to_request(config, request.headers))
         return {"data": {"total_tokens": tokens}}
 
-    @routes.get("/models")
+    @routes.get("/models", **documented(ModelList))
     async def list_models(_: Tenant) -> dict[str, Any]:
         """The loaded model under all its names."""
         data = [

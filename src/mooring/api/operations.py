@@ -3,8 +3,9 @@
 from typing import Any
 
 from fastapi import APIRouter
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
+from mooring.api.replies import HealthReply
 from mooring.engine.interface import Engine
 from mooring.telemetry import Metrics
 
@@ -12,7 +13,11 @@ from mooring.telemetry import Metrics
 def router(engine: Engine, metrics: Metrics) -> APIRouter:
     routes = APIRouter(tags=["operations"])
 
-    @routes.get("/health", response_model=None)
+    @routes.get(
+        "/health",
+        response_model=None,
+        responses={200: {"model": HealthReply}, 503: {"model": HealthReply}},
+    )
     async def health() -> JSONResponse:
         """200 while the engine can serve, 503 once it cannot."""
         failure = engine.failure
@@ -21,7 +26,7 @@ def router(engine: Engine, metrics: Metrics) -> APIRouter:
             body["reason"] = failure
         return JSONResponse(body, 200 if failure is None else 503)
 
-    @routes.get("/metrics", response_model=None)
+    @routes.get("/metrics", response_class=PlainTextResponse)
     async def prometheus() -> Response:
         """All counters, in Prometheus' text format."""
         return Response(metrics.render(), media_type="text/plain; version=0.0.4")

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from mooring.api.auth import Tenant
 from mooring.api.body import StrictRoute
 from mooring.api.caching import TagName, cache_to_wire
+from mooring.api.replies import CacheReply, TagDeleted, TagList, TagReply, documented
 from mooring.core.context import Page, Tag
 from mooring.service.contexts import Contexts
 from mooring.service.tagging import Tagging
@@ -25,12 +26,12 @@ class BindBody(BaseModel):
 def router(tagging: Tagging, contexts: Contexts) -> APIRouter:
     routes = APIRouter(prefix="/v1/caching/refs/tags", tags=["tags"], route_class=StrictRoute)
 
-    @routes.post("")
+    @routes.post("", **documented(TagReply))
     async def bind(tenant: Tenant, body: BindBody) -> dict[str, Any]:
         """Bind a tag to a cache; one that exists is bound anew."""
         return tag_to_wire(await tagging.bind(tenant, body.tag, body.cache_id))
 
-    @routes.get("")
+    @routes.get("", **documented(TagList))
     async def list_tags(
         tenant: Tenant,
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
@@ -42,17 +43,17 @@ def router(tagging: Tagging, contexts: Contexts) -> APIRouter:
         found = await tagging.list(tenant, Page(limit, order == "desc", after, before))
         return {"object": "list", "data": [tag_to_wire(tag) for tag in found]}
 
-    @routes.get("/{tag}")
+    @routes.get("/{tag}", **documented(TagReply))
     async def retrieve(tenant: Tenant, tag: str) -> dict[str, Any]:
         return tag_to_wire(await tagging.get(tenant, tag))
 
-    @routes.get("/{tag}/content")
+    @routes.get("/{tag}/content", **documented(CacheReply))
     async def content(tenant: Tenant, tag: str) -> dict[str, Any]:
         """The cache that the tag is bound to."""
         bound = await tagging.get(tenant, tag)
         return cache_to_wire(await contexts.get(tenant, bound.cache_id))
 
-    @routes.delete("/{tag}")
+    @routes.delete("/{tag}", **documented(TagDeleted))
     async def delete(tenant: Tenant, tag: str) -> dict[str, Any]:
         await tagging.delete(tenant, tag)
         return {"deleted": True, "object": "cache_object.tag.deleted", "tag": tag}

@@ -6,7 +6,8 @@ MooringError
 │   ├── ContextExpired        the cache was named after its end, without a new lifetime
 │   ├── ContextFailed         the cache was named, but its prefill had failed
 │   └── ContextMissed         the cache does not apply, and the request insists on it
-├── AuthenticationFailed      no key, or a key nobody issued
+├── NotAuthenticated          no key
+├── AuthenticationFailed      a key nobody issued
 ├── PermissionDenied          not from here, or not with this key
 ├── NotFound
 │   ├── ContextNotFound       no such cache (for this tenant)
@@ -60,8 +61,12 @@ class ContextMissed(InvalidRequest):
         self.miss = miss
 
 
+class NotAuthenticated(MooringError):
+    """There is no bearer key where one is needed."""
+
+
 class AuthenticationFailed(MooringError):
-    """The bearer key is missing or unknown."""
+    """The bearer key is unknown."""
 
 
 class PermissionDenied(MooringError):

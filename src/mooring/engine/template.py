@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 from collections.abc import Mapping
 from datetime import date, datetime, time
 from typing import Any
@@ -12,6 +13,9 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from mooring.core.conversation import Conversation, Message
 from mooring.core.errors import InvalidRequest, ModelUnreadable
+
+# Any escape, so that a backslash that is escaped itself begins none; U+E000 to U+F8FF in the group.
+_ESCAPE = re.compile(r"\\(?:u(e[0-9a-f]{3}|f[0-8][0-9a-f]{2})|.)")
 
 
 class ChatTemplate:
@@ -93,10 +97,18 @@ def _to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """As Hugging Face's templates expect it: escapes nothing for HTML, keeps other scripts readable."""
-    return json.dumps(
+    """As Hugging Face's templates expect it: escapes nothing for HTML, keeps other scripts readable.
+
+    Private-use characters are never escaped: `control_guard` looks for its marks in what is rendered.
+    """
+    text = json.dumps(
         value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
     )
+    return _ESCAPE.sub(_show_private_use, text) if ensure_ascii else text
+
+
+def _show_private_use(escape: re.Match[str]) -> str:
+    return chr(int(escape[1], 16)) if escape[1] else escape[0]
 
 
 def _raise_exception(message: str) -> None:

@@ -60,7 +60,7 @@ class KvStore:
         with self._counting:
             self._deletions[key] += 1
         self._ram.delete(key)
-        return self._writer.submit(self._delete, key)
+        return self._writer.submit(self._delete_asked, key)
 
     def forget_all_but(self, keys: Collection[str]) -> Future[None]:
         self._only = frozenset(keys)
@@ -99,6 +99,16 @@ class KvStore:
             self._ram.delete(key)  # so what RAM holds is on disk, or on its way there
             raise
 
+    def _delete_asked(self, key: str) -> None:
+        """One of the deletions that `forget` counted."""
+        try:
+            self._delete(key)
+        finally:
+            with self._counting:
+                self._deletions[key] -= 1
+                if self._deletions[key] <= 0:
+                    del self._deletions[key]
+
     def _delete(self, key: str) -> None:
         try:
             self._disk.delete(key)
@@ -106,11 +116,6 @@ class KvStore:
         except OSError as error:
             _log.error("kv file not deleted key=%s error=%s", key, error)
             raise
-        finally:
-            with self._counting:
-                self._deletions[key] -= 1
-                if self._deletions[key] <= 0:
-                    del self._deletions[key]
 
     def _delete_all_but(self, kept: frozenset[str]) -> None:
         try:

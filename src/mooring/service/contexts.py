@@ -27,6 +27,7 @@ from mooring.service.tagging import Tagging
 from mooring.service.use import CacheUse
 
 _log = logging.getLogger("mooring.contexts")
+_WAITS = 3  # a cache that is updated while it is waited for becomes pending again
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ class Contexts:
         if cache is None:
             raise ContextNotFound(cache_id)
         if as_of(cache, self._clock()).status is Status.PENDING:
-            self._keeper.fill(cache)
+            self._keeper.fill_again(cache)
         return as_of(cache, self._clock())
 
     async def delete(self, tenant: str, cache_id: str) -> None:
@@ -174,7 +175,9 @@ class Contexts:
             ContextNotFound: no such cache, or it was deleted meanwhile.
         """
         cache = await self.get(tenant, cache_id)
-        if cache.status is Status.PENDING:
+        for _ in range(_WAITS):
+            if cache.status is not Status.PENDING:
+                break
             fill = self._keeper.fill(cache)
             await asyncio.wait({fill})  # not its result: a cancelled fill must not cancel us
             cache = await self.get(tenant, cache_id)

@@ -60,6 +60,16 @@ class Keeper:
             task.add_done_callback(lambda ended: self._filled(cache.id, ended))
         return task
 
+    def fill_again(self, cache: CacheObject) -> None:
+        """Fill a cache whose row has just become pending.
+
+        A fill that is running may have settled the row as it was before; then another one follows.
+        """
+        running = self._fills.get(cache.id)
+        task = self.fill(cache)
+        if task is running:
+            task.add_done_callback(lambda ended: ended.cancelled() or self.fill(cache))
+
     def fills(self) -> dict[str, asyncio.Task[None]]:
         """What is running now, by cache id."""
         return dict(self._fills)

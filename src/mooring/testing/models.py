@@ -106,6 +106,20 @@ def write_random_model(
     unused = [f"<|unused_{n}|>" for n in range(size - len(vocabulary.tokens))]
 
     writer = gguf.GGUFWriter(path, "qwen2")
+    _describe(writer, shape)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list([*vocabulary.tokens, *unused])
+    writer.add_token_types([*vocabulary.types, *[gguf.TokenType.UNUSED] * len(unused)])
+    writer.add_token_merges(vocabulary.merges)
+    writer.add_eos_token_id(vocabulary.eos)
+    writer.add_add_bos_token(False)
+    writer.add_chat_template(chat_template or vocabulary.chat_template)
+    _write_tensors(writer, _tensor_shapes(shape, size), weights, seed, on_tensor)
+    return path
+
+
+def _describe(writer: gguf.GGUFWriter, shape: ModelShape) -> None:
     writer.add_name(f"random-{shape.layers}x{shape.width}")
     writer.add_description("Random weights: what this model says means nothing.")
     writer.add_context_length(shape.context)
@@ -116,16 +130,16 @@ def write_random_model(
     writer.add_head_count_kv(shape.kv_heads)
     writer.add_rope_freq_base(1e6)
     writer.add_layer_norm_rms_eps(1e-6)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list([*vocabulary.tokens, *unused])
-    writer.add_token_types([*vocabulary.types, *[gguf.TokenType.UNUSED] * len(unused)])
-    writer.add_token_merges(vocabulary.merges)
-    writer.add_eos_token_id(vocabulary.eos)
-    writer.add_add_bos_token(False)
-    writer.add_chat_template(chat_template or vocabulary.chat_template)
 
-    tensors = _tensor_shapes(shape, size)
+
+def _write_tensors(
+    writer: gguf.GGUFWriter,
+    tensors: dict[str, tuple[int, ...]],
+    weights: gguf.GGMLQuantizationType,
+    seed: int,
+    on_tensor: Callable[[int, int], None] | None,
+) -> None:
+    """The file's header, and then tensor by tensor, so that no model has to fit into memory."""
     for name, dimensions in tensors.items():
         kind = _stored_type(dimensions, weights)
         stored = gguf.quant_shape_to_byte_shape(dimensions, kind)
@@ -140,7 +154,6 @@ def write_random_model(
         if on_tensor is not None:
             on_tensor(done, len(tensors))
     writer.close()
-    return path
 
 
 def _tensor_shapes(shape: ModelShape, vocabulary: int) -> dict[str, tuple[int, ...]]:

@@ -36,7 +36,7 @@ def call(api_key, path="/v1/models", host="localhost:8080", authorization=None, 
 
 LET_IN = (True, None, None)
 
-LOCAL = ["localhost", "127.0.0.1", "[::1]"]
+LOCAL = ["localhost", "127.0.0.1", "[::1]", "127.0.0.2", "LocalHost", "localhost."]
 
 
 @pytest.mark.parametrize("host", [*LOCAL, *(f"{name}:8080" for name in LOCAL)])
@@ -82,19 +82,22 @@ def test_auth_takes_the_scheme_in_any_case(scheme):
 
 
 @pytest.mark.parametrize(
+    "authorization", [None, b"", b"Bearer", b"Bearer ", b"Basic sk-12345678", b"sk-12345678"]
+)
+def test_auth_with_a_key_asks_who_does_not_send_one(authorization):
+    called, status, error = call(KEY, authorization=authorization)
+    assert (called, status, error["type"]) == (False, 401, "invalid_authentication_error")
+    assert "Authorization: Bearer" in error["message"]
+
+
+@pytest.mark.parametrize(
     "authorization",
     [
-        None,
-        b"",
-        b"Bearer",
-        b"Bearer ",
         b"Bearer wrong-key",
         b"Bearer sk-1234567",
         b"Bearer sk-123456789",
         b"Bearer SK-12345678",
         b"Bearer  sk-12345678",
-        b"Basic sk-12345678",
-        b"sk-12345678",
         b"Bearer sk-12345678,",
         b"Bearer \xff\xfe",
     ],

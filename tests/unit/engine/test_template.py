@@ -1,5 +1,6 @@
 """A model's own chat template, in a sandbox."""
 
+import json
 from datetime import date
 
 import pytest
@@ -182,3 +183,10 @@ def test_template_blocks_leave_no_whitespace():
 def test_template_may_break_out_of_loops():
     source = "{% for n in range(9) %}{% if n == 2 %}{% break %}{% endif %}{{ n }}{% endfor %}"
     assert render(source) == "01"
+
+
+def test_tojson_never_escapes_the_marks_of_the_control_guard():
+    text = 'a\ue0f01\ue0f1 "ö" \\ue0f0 \\\\'
+    found = render("{{ messages[0].content | tojson(ensure_ascii=true) }}", conversation(user(text)))
+    assert found == '"a\ue0f01\ue0f1 \\"\\u00f6\\" \\\\ue0f0 \\\\\\\\"'
+    assert json.loads(found) == text

@@ -221,6 +221,32 @@ def test_store_finds_nothing_whose_deletion_it_was_asked_for(tmp_path):
         assert [each is not None for each in found] == [False, False, True]
 
 
+def test_store_remembers_a_deletion_while_it_forgets_all_others(tmp_path):
+    """What is kept again and then forgotten again is not there, whatever was swept before."""
+    with open_store(tmp_path, ram_bytes=0) as (store, _, disk):
+        delete, second, go = disk.delete, Event(), Event()
+        deleted = []
+
+        def slow_second_delete(key):
+            deleted.append(key)
+            if len(deleted) == 2:
+                second.set()
+                go.wait()
+            delete(key)
+
+        disk.delete = slow_second_delete
+        try:
+            store.keep(A, item()).result()
+            store.forget_all_but([C])
+            store.keep(A, item())
+            store.forget(A)
+            second.wait()
+            assert disk.holds(A)
+            assert store.fetch(A).result() is None
+        finally:
+            go.set()
+
+
 @pytest.mark.parametrize(("size_bytes", "fits"), [(1, True), (1 << 62, False)])
 def test_store_sees_whether_the_disk_has_room(tmp_path, size_bytes, fits):
     with open_store(tmp_path) as (store, _, _):

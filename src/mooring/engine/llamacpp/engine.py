@@ -5,6 +5,7 @@ import dataclasses
 import logging
 import threading
 from collections.abc import AsyncGenerator, Callable, Collection
+from typing import TypeVar
 
 from mooring.core.conversation import Conversation
 from mooring.core.errors import EngineFailed, InvalidRequest, MooringError, PromptTooLong
@@ -26,6 +27,9 @@ from mooring.engine.llamacpp.scheduler import Scheduler
 from mooring.engine.prompt import Prompter
 from mooring.kvstore.store import KvStore
 from mooring.telemetry import Metrics
+
+A = TypeVar("A")
+R = TypeVar("R")
 
 _log = logging.getLogger("mooring.engine")
 
@@ -71,12 +75,10 @@ class LlamaEngine:
         return self._failure
 
     async def render(self, conversation: Conversation) -> Tokens:
-        return await self._loop.run_in_executor(self._renderers, self._prompter.render, conversation)
+        return await self._on_renderer(self._prompter.render, conversation)
 
     async def stable_prefix(self, conversation: Conversation) -> Tokens:
-        return await self._loop.run_in_executor(
-            self._renderers, self._prompter.stable_prefix, conversation
-        )
+        return await self._on_renderer(self._prompter.stable_prefix, conversation)
 
     async def keep(self, prefix: Prefix, on_progress: Callable[[Progress], None] | None = None) -> Kept:
         mail: asyncio.Queue[Event | Kept | MooringError] = asyncio.Queue()
@@ -133,6 +135,13 @@ class LlamaEngine:
         self._context.close()
         self._context.model.close()
 
+    async def _on_renderer(self, work: Callable[[A], R], argument: A) -> R:
+        try:
+            running = self._loop.run_in_executor(self._renderers, work, argument)
+        except RuntimeError as error:  # the pool is shut down
+            raise EngineFailed("the server is shutting down; try again shortly") from error
+        return await running
+
     async def _request(self, generation: Generation, sink: Sink) -> Request:
         if not generation.prompt:
             raise InvalidRequest(
@@ -140,9 +149,7 @@ class LlamaEngine:
             )
         matcher = None
         if generation.grammar is not None:
-            matcher = await self._loop.run_in_executor(
-                self._renderers, self._grammars.compile, generation.grammar
-            )
+            matcher = await self._on_renderer(self._grammars.compile, generation.grammar)
         control = self._info.control_tokens
         visible = frozenset(control[mark] for mark in generation.marks if mark in control)
         return self._fitting(Request(generation, sink, matcher, visible))

@@ -71,25 +71,32 @@ async def load_engine(
         random_weights=_RANDOM_WEIGHTS in model.metadata.get("general.description", "").lower(),
     )
     context = await asyncio.to_thread(DecodeContext, model, shape)
+    store = _open_store(store_config, data_dir, info, metrics)
+    _log_shape(model, shape, info)
+    prompter = await asyncio.to_thread(Prompter, template, model, context_tokens)
+    return LlamaEngine(context, info, prompter, store, metrics, max_queued=config.max_queued)
 
+
+def _open_store(config: KvStoreConfig, data_dir: Path, info: ModelInfo, metrics: Metrics) -> KvStore:
     def count_rejection(reason: Rejection) -> None:
         metrics.rejected_kv.labels(reason.value).inc()
 
-    store = KvStore(
-        RamTier(store_config.ram_bytes),
-        DiskTier(
-            data_dir / "kv",
-            info.fingerprint,
-            reserve_bytes=store_config.disk_reserve_bytes,
-            on_rejected=count_rejection,
-        ),
+    disk = DiskTier(
+        data_dir / "kv",
+        info.fingerprint,
+        reserve_bytes=config.disk_reserve_bytes,
+        on_rejected=count_rejection,
     )
+    return KvStore(RamTier(config.ram_bytes), disk)
+
+
+def _log_shape(model: Model, shape: ContextShape, info: ModelInfo) -> None:
     _log.info(
         "engine ready model=%s layers=%d context_tokens=%d cells=%d kv_bytes_per_token=%d"
         " kv_type=%s flash_attention=%s threads=%d fingerprint=%s",
-        name,
+        info.name,
         model.layers,
-        context_tokens,
+        info.context_tokens,
         shape.cells,
         info.kv_bytes_per_token,
         shape.kv_type,
@@ -97,8 +104,6 @@ async def load_engine(
         shape.threads,
         info.fingerprint,
     )
-    prompter = await asyncio.to_thread(Prompter, template, model, context_tokens)
-    return LlamaEngine(context, info, prompter, store, metrics, max_queued=config.max_queued)
 
 
 def _chat_template(model: Model) -> ChatTemplate:

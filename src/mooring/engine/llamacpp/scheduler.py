@@ -6,12 +6,12 @@ that a long prompt delays running answers by one chunk and no more. Everything b
 """
 
 import logging
-from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
-from mooring.core.errors import EngineFailed, MooringError, Overloaded
+from mooring.core.errors import EngineFailed, MooringError
 from mooring.engine.interface import Source, Started
+from mooring.engine.llamacpp.admission import Admission
 from mooring.engine.llamacpp.binding import DecodeContext
 from mooring.engine.llamacpp.buffer import Buffer
 from mooring.engine.llamacpp.cells import Room
@@ -45,7 +45,6 @@ class Scheduler:
     ) -> None:
         self._context = context
         self._metrics = metrics
-        self._max_queued = max_queued
         self._buffer = Buffer(context)
         self._outbox = Outbox(deliver)
         self._fills: list[Fill] = []
@@ -61,7 +60,7 @@ class Scheduler:
             wake=self.wake,
         )
         self._decode = Decode(context, self._buffer, self._outbox, metrics)
-        self._queue: deque[Ask] = deque()
+        self._admission = Admission(self._buffer, self._prefill, self._outbox, max_queued)
         self._running: list[Request] = []
         self._inbox = Inbox()
         self._in_flight: frozenset[Request | Entry] = frozenset()
@@ -106,7 +105,7 @@ class Scheduler:
     def fail_everything(self, error: MooringError) -> None:
         """Let nobody wait: refuse what comes, fail what is here. Touches no native state."""
         left = self._inbox.close(error)
-        for ask in {*left, *self._running, *self._queue, *self._prefill.tickets()}:
+        for ask in {*left, *self._running, *self._admission, *self._prefill.tickets()}:
             if not ask.ended:
                 self._outbox.post(ask.sink, error)
         self._outbox.flush()
@@ -124,7 +123,8 @@ class Scheduler:
 
     def step(self) -> bool:
         """Admit, plan, evaluate, advance; False when there was nothing to evaluate."""
-        self._admit()
+        for ask, entry in self._admission.admit():
+            self._start(ask, entry)
         self._outbox.flush()  # who has started should not hear of it a whole chunk later
         rows = plan_step(self._context.batch, self._running, self._fills)
         if rows and self._evaluate(rows):
@@ -140,45 +140,10 @@ class Scheduler:
         """
         for message in self._inbox.take(wait=wait):
             if isinstance(message, Request | Ticket):
-                self._accept(message)
+                self._admission.enter(message)
             else:
                 message()
         self._prefill.poll()
-
-    def _accept(self, ask: Ask) -> None:
-        if isinstance(ask, Ticket):
-            self._prefill.keep(ask)
-        else:
-            waiting = sum(isinstance(other, Request) and not other.ended for other in self._queue)
-            if waiting >= self._max_queued:
-                message = f"{waiting} requests are waiting already; try again shortly"
-                ask.stage = RequestStage.ENDED
-                self._outbox.post(ask.sink, Overloaded(message))
-                return
-            self._prefill.claim(ask)
-        self._queue.append(ask)
-
-    def _admit(self) -> None:
-        """Start, in order, what fits. Nobody overtakes into room that the first one waits for."""
-        for ask in list(self._queue):
-            entry = self._prefill.entry_of(ask)
-            if ask.ended or (isinstance(ask, Ticket) and entry is None):
-                self._queue.remove(ask)  # answered or withdrawn, or its bytes are being saved
-                continue
-            if entry is not None and entry.stage is PrefixStage.FETCHING:
-                continue  # its bytes are under way; it keeps its place
-            if not self._make_room(ask, entry):
-                break
-            self._queue.remove(ask)
-            self._start(ask, entry)
-
-    def _make_room(self, ask: Ask, entry: Entry | None) -> bool:
-        needed = ask.room + self._prefill.room_for(entry)
-        self._prefill.drop_idle(besides=entry)
-        while not self._buffer.free.holds(needed):
-            if not self._prefill.recall_one(besides=entry):
-                return False
-        return True
 
     def _start(self, ask: Ask, entry: Entry | None) -> None:
         """The room is there: begin, or wait for the prefix."""
@@ -262,7 +227,7 @@ class Scheduler:
             self._start_waiting(owner)
 
     def _report(self) -> None:
-        self._metrics.queued_requests.set(len(self._queue))
+        self._metrics.queued_requests.set(len(self._admission))
         self._metrics.running_requests.set(len(self._running))
         self._metrics.cells_used.set(self._buffer.total.cells - self._buffer.free.cells)
 
