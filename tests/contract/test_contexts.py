@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from templates import PRINTS_THE_DATE
 
 from mooring.config import CachingConfig, EngineConfig, KvStoreConfig
 from mooring.core.context import CacheObject, Page, Status
@@ -37,6 +38,7 @@ from mooring.service.models import Models
 from mooring.service.tagging import Tagging
 from mooring.service.use import CacheUse
 from mooring.telemetry import Metrics
+from mooring.testing import TINY, write_random_model
 
 HANG_S = 30
 NOW = 1_720_000_000
@@ -516,6 +518,14 @@ async def test_rendering_after_the_end_is_a_clean_failure(tiny_model: Path, tmp_
     for render in (engine.render, engine.stable_prefix):
         with pytest.raises(EngineFailed):
             await render(conversation)
+
+
+async def test_cache_under_a_template_that_prints_the_date_hits_after_midnight(tmp_path: Path) -> None:
+    model = write_random_model(tmp_path / "dated.gguf", TINY, chat_template=PRINTS_THE_DATE)
+    async with serving(model, tmp_path) as services:
+        cache = await services.ready("the harbour " * 40, ttl_s=10**6)
+        services.clock.now = NOW + 3 * 86_400
+        assert (await services.ask(cache)).cached_tokens == cache.tokens
 
 
 async def test_sweeper_survives_a_registry_that_fails(

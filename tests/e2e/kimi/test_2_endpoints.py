@@ -7,6 +7,8 @@ from collections.abc import Callable
 import httpx
 import pytest
 
+from mooring.testing import ServerProcess
+
 Create = Callable[..., dict]
 USER = {"role": "user", "content": "Is the quay clear?"}
 TOOLS = [{"type": "function", "function": {"name": "look"}}]
@@ -72,6 +74,81 @@ def test_listing_filters_by_all_metadata_given(http: httpx.Client, create: Creat
     query = {"metadata[team]": "north", "metadata[shift]": "night"}
     found = http.get("/v1/caching", params=query).json()["data"]
     assert [cache["id"] for cache in found] == [both["id"]]
+
+
+@pytest.mark.parametrize("key", ['a"b', "a\\b", "a.b", "$", "[0]", "键", "a'b", "a b"])
+def test_listing_filters_by_keys_of_any_kind(key: str, http: httpx.Client, create: Create) -> None:
+    made = create(metadata={key: "x", "other": "y"})
+    create(metadata={"a": "x"})
+    found = http.get("/v1/caching", params={f"metadata[{key}]": "x"}).json()["data"]
+    assert [cache["id"] for cache in found] == [made["id"]]
+    assert http.get("/v1/caching", params={f"metadata[{key}]": "y"}).json()["data"] == []
+
+
+def test_listing_goes_both_ways_from_both_ends(http: httpx.Client, create: Create) -> None:
+    mine = {"metadata[run]": "ends"}
+    ids = [create(metadata={"run": "ends"})["id"] for _ in range(5)]
+
+    def page(**query: object) -> list[str]:
+        reply = http.get("/v1/caching", params=mine | query)
+        assert reply.json()["object"] == "list"
+        return [cache["id"] for cache in reply.json()["data"]]
+
+    assert page() == ids[::-1]
+    assert page(order="asc") == ids
+    assert page(order="asc", limit=2) == ids[:2]
+    assert page(order="asc", after=ids[1]) == ids[2:]
+    assert page(order="asc", before=ids[3]) == ids[:3]
+    assert page(order="asc", before=ids[3], limit=2) == ids[1:3]
+    assert page(after=ids[3]) == ids[2::-1]
+    assert page(before=ids[1]) == ids[:1:-1]
+    assert page(order="asc", after=ids[0], before=ids[4]) == ids[1:4]
+
+
+@pytest.mark.parametrize(
+    ("query", "param"),
+    [
+        ({"limit": 0}, "limit"),
+        ({"limit": 101}, "limit"),
+        ({"limit": "x"}, "limit"),
+        ({"order": "up"}, "order"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/caching", "/v1/caching/refs/tags"])
+def test_a_wrong_page_is_a_400(path: str, query: dict, param: str, http: httpx.Client) -> None:
+    reply = http.get(path, params=query)
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, param)
+
+
+@pytest.mark.parametrize("path", ["/v1/caching", "/v1/caching/refs/tags"])
+@pytest.mark.parametrize("side", ["after", "before"])
+def test_a_page_beside_nothing_is_a_404(path: str, side: str, http: httpx.Client) -> None:
+    assert http.get(path, params={side: "nobody"}).status_code == 404
+
+
+def test_a_cache_is_deleted_once(http: httpx.Client, create: Create) -> None:
+    cache = create()
+    gone = http.delete(f"/v1/caching/{cache['id']}")
+    assert gone.json() == {
+        "deleted": True,
+        "id": cache["id"],
+        "object": "context_cache_object.deleted",
+    }
+    for method in ("GET", "DELETE"):
+        assert http.request(method, f"/v1/caching/{cache['id']}").status_code == 404
+
+
+def test_a_bound_on_lifetimes_is_kept(tmp_path, tiny_model) -> None:
+    """The vendor's is an hour; by default there is none."""
+    body = {"model": "moonshot-v1", "messages": [USER]}
+    with (
+        ServerProcess(tmp_path, tiny_model, "[caching]\nmax_ttl_s = 3600") as server,
+        httpx.Client(base_url=server.url, timeout=60) as http,
+    ):
+        assert http.post("/v1/caching", json=body | {"ttl": 3600}).status_code == 200
+        for end in ({"ttl": 3601}, {"expired_at": int(time.time()) + 9000}):
+            reply = http.post("/v1/caching", json=body | end)
+            assert (reply.status_code, reply.json()["error"]["param"]) == (400, *end)
 
 
 def test_paging_is_stable_while_caches_are_created(http: httpx.Client, create: Create) -> None:
