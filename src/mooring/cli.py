@@ -2,22 +2,19 @@
 
 import asyncio
 import os
-import signal
-import socket
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
-import uvicorn
 from rich.console import Console
 
 import mooring
-from mooring.app import Services, make_http, run_services
+from mooring import serving as http
+from mooring.app import Services
 from mooring.config import Config, load_config
-from mooring.core.errors import MooringError, StartRefused
+from mooring.core.errors import MooringError
 from mooring.demo import run_demo
 from mooring.progress import loading_bar
 from mooring.telemetry import configure_logging
@@ -97,62 +94,21 @@ def serve(
     settings = load_config(config, {"server": server, "model": {"source": model}})
     configure_logging(log_level.value)
     os.umask(0o077)  # what is written holds people's prompts
-    asyncio.run(_serve(settings))
+    with ExitStack() as bars:
+        on_progress = bars.enter_context(loading_bar(_console))
+
+        def on_ready(services: Services, port: int) -> None:
+            bars.close()
+            _greet(settings, services, port)
+
+        asyncio.run(http.serve(settings, on_ready, on_progress))
+    _say("Stopped; caches are kept.")
 
 
 @cli.command()
 def version() -> None:
     """Print the version."""
     typer.echo(mooring.__version__)
-
-
-class _Server(uvicorn.Server):
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals to us: uvicorn would end the process before the engine is closed."""
-        yield
-
-
-async def _serve(config: Config) -> None:
-    # Bound before the model is loaded: a taken port should not cost a minute of loading.
-    listener = _listen(config.server.host, config.server.port)
-    with ExitStack() as bars:
-        on_progress = bars.enter_context(loading_bar(_console))
-        async with run_services(config, on_progress) as services:
-            bars.close()
-            settings = uvicorn.Config(
-                make_http(config, services),
-                log_config=None,
-                access_log=False,
-                timeout_graceful_shutdown=5,
-            )
-            server = _Server(settings)
-            for stop_signal in (signal.SIGINT, signal.SIGTERM):
-                asyncio.get_running_loop().add_signal_handler(stop_signal, _stop, server)
-            listener.listen(2048)  # from here on clients wait in line instead of being refused
-            _greet(config, services, listener.getsockname()[1])
-            await server.serve(sockets=[listener])
-            _say("Stopped; caches are kept.")
-
-
-def _stop(server: uvicorn.Server) -> None:
-    """Let running replies end, at most a few seconds; asked twice, do not wait for them."""
-    server.force_exit = server.should_exit
-    server.should_exit = True
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # With the protocol left at 0, asyncio does not recognise TCP and leaves Nagle's algorithm on,
-    # which holds every second packet of a reply back for 40 ms.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise StartRefused(f"cannot listen on {host}:{port}: {error.strerror}") from error
-    return listener
 
 
 def _say(text: str) -> None:

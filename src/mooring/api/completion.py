@@ -1,7 +1,6 @@
 """The engine's events as OpenAI's completion objects, whole or chunk by chunk."""
 
 import secrets
-import string
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -19,8 +18,6 @@ from mooring.engine.interface import (
 from mooring.service.chat import Answer, DryRun
 from mooring.service.tool_calls import ToolCallDelta
 
-_ID_ALPHABET = string.ascii_letters + string.digits
-
 
 @dataclass(frozen=True)
 class Envelope:
@@ -29,9 +26,7 @@ class Envelope:
     model: str
     """As the client named it."""
     fingerprint: str
-    id: str = field(
-        default_factory=lambda: "chatcmpl-" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(24))
-    )
+    id: str = field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(12)}")
     created: int = field(default_factory=lambda: int(time.time()))
 
     def wrap(self, kind: str, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:

@@ -5,15 +5,15 @@ import socket
 
 import pytest
 
-from mooring.cli import _listen
 from mooring.core.errors import StartRefused
+from mooring.serving import listen
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_listener_is_a_tcp_socket_and_says_so(host):
     if ":" in host and not socket.has_ipv6:
         pytest.skip("this machine has no IPv6")
-    with _listen(host, 0) as listener:
+    with listen(host, 0) as listener:
         assert listener.proto == socket.IPPROTO_TCP
         assert listener.type == socket.SOCK_STREAM
         assert listener.getsockname()[0] == host
@@ -36,15 +36,15 @@ def test_listener_gives_connections_that_send_small_packets_at_once():
             writer.close()
             await writer.wait_closed()
 
-    with _listen("127.0.0.1", 0) as listener:
+    with listen("127.0.0.1", 0) as listener:
         asyncio.run(connect(listener))
     assert undelayed
     assert all(undelayed)
 
 
 def test_listener_on_a_taken_port_is_refused_and_names_it():
-    with _listen("127.0.0.1", 0) as listener:
+    with listen("127.0.0.1", 0) as listener:
         listener.listen()
         port = listener.getsockname()[1]
         with pytest.raises(StartRefused, match=rf"cannot listen on 127\.0\.0\.1:{port}"):
-            _listen("127.0.0.1", port)
+            listen("127.0.0.1", port)
