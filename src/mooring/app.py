@@ -12,11 +12,12 @@ from fastapi import FastAPI
 from filelock import FileLock, Timeout
 
 import mooring
-from mooring.api import account, caching, errors, files, openai, operations, tags
+from mooring.api import account, admin, caching, errors, files, openai, operations, tags
 from mooring.api.auth import Auth
 from mooring.api.body import BodyLimit
 from mooring.api.replies import describe
-from mooring.config import Config
+from mooring.config import Config, ServerConfig
+from mooring.core.address import is_loopback
 from mooring.core.errors import DataDirBusy, StartRefused
 from mooring.engine.interface import Engine
 from mooring.engine.llamacpp.loading import OnProgress, load_engine
@@ -26,12 +27,14 @@ from mooring.registry.caches import Caches
 from mooring.registry.database import Database
 from mooring.registry.files import Files
 from mooring.registry.tags import Tags
+from mooring.registry.tenants import Tenants
 from mooring.service.chat import Chat
 from mooring.service.contexts import Contexts
 from mooring.service.files import FileStore
 from mooring.service.keeping import Keeper
 from mooring.service.models import Models
 from mooring.service.tagging import Tagging
+from mooring.service.tenants import Tenancy
 from mooring.telemetry import Metrics
 
 _FORM_BYTES = 1 << 16  # what a form takes beside the file in it
@@ -41,6 +44,7 @@ _FORM_BYTES = 1 << 16  # what a form takes beside the file in it
 class Services:
     """A running core, ready to be served over HTTP or used in-process."""
 
+    tenancy: Tenancy
     engine: Engine
     contexts: Contexts
     tagging: Tagging
@@ -87,6 +91,8 @@ async def run_services(
         stack.enter_context(_sole_use_of(data_dir))
         database = await asyncio.to_thread(Database, data_dir / "registry.sqlite3")
         stack.callback(database.close)
+        tenancy = Tenancy(Tenants(database), config.server.api_key)
+        await _refuse_open_door(config.server, tenancy)
         metrics = Metrics()
         engine = await load(config, metrics, on_progress)
         stack.push_async_callback(engine.close)
@@ -104,7 +110,7 @@ async def run_services(
         )
         await file_store.resume()
         chat = Chat(engine, contexts, models)
-        yield Services(engine, contexts, tagging, file_store, chat, models, metrics)
+        yield Services(tenancy, engine, contexts, tagging, file_store, chat, models, metrics)
 
 
 def make_http(config: Config, services: Services) -> FastAPI:
@@ -113,16 +119,26 @@ def make_http(config: Config, services: Services) -> FastAPI:
     errors.install(app)
     uploads = {"/v1/files": config.files.max_file_bytes + _FORM_BYTES}
     app.add_middleware(BodyLimit, max_bytes=config.server.max_body_bytes, uploads=uploads)
-    app.add_middleware(Auth, api_key=config.server.api_key)
+    app.add_middleware(Auth, tenancy=services.tenancy, admin_key=config.server.admin_key)
     fingerprint = services.engine.model.fingerprint
     app.include_router(tags.router(services.tagging, services.contexts))  # before /caching/{id}
     app.include_router(caching.router(services.contexts))
     app.include_router(openai.router(services.chat, services.models, config.chat, fingerprint))
     app.include_router(account.router())
     app.include_router(files.router(services.files))
+    app.include_router(admin.router(services.tenancy))
     app.include_router(operations.router(services.engine, services.metrics))
     describe(app)
     return app
+
+
+async def _refuse_open_door(server: ServerConfig, tenancy: Tenancy) -> None:
+    if not is_loopback(server.host) and await tenancy.is_open():
+        raise StartRefused(
+            f"server.host: {server.host} can be reached from other machines, so a key is needed:"
+            " make one with `mooring key create`, set server.api_key (or MOORING_API_KEY), or listen"
+            " on 127.0.0.1"
+        )
 
 
 @contextmanager

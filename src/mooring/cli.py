@@ -13,6 +13,7 @@ from rich.console import Console
 import mooring
 from mooring import serving as http
 from mooring.app import Services
+from mooring.commands import key, tenant
 from mooring.config import Config, load_config
 from mooring.core.errors import MooringError
 from mooring.demo import run_demo
@@ -26,6 +27,8 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+cli.add_typer(tenant.cli)
+cli.add_typer(key.cli)
 _console = Console(stderr=True)
 
 
@@ -82,14 +85,15 @@ def serve(
 ) -> None:
     """Serve a model: OpenAI's chat completions and Moonshot's /v1/caching.
 
-    Caches survive a restart. The key that clients must send is read from MOORING_API_KEY; without
-    one, only this machine can connect.
+    Caches survive a restart. Clients send the key in MOORING_API_KEY, or one made with `mooring key`;
+    without any, only this machine can connect. MOORING_ADMIN_KEY opens /admin/v1.
     """
     server = {
         "host": host,
         "port": port,
         "data_dir": data_dir,
         "api_key": os.environ.get("MOORING_API_KEY"),
+        "admin_key": os.environ.get("MOORING_ADMIN_KEY"),
     }
     settings = load_config(config, {"server": server, "model": {"source": model}})
     configure_logging(log_level.value)
@@ -97,9 +101,9 @@ def serve(
     with ExitStack() as bars:
         on_progress = bars.enter_context(loading_bar(_console))
 
-        def on_ready(services: Services, port: int) -> None:
+        async def on_ready(services: Services, port: int) -> None:
             bars.close()
-            _greet(settings, services, port)
+            _greet(settings, services, port, is_open=await services.tenancy.is_open())
 
         asyncio.run(http.serve(settings, on_ready, on_progress))
     _say("Stopped; caches are kept.")
@@ -115,11 +119,11 @@ def _say(text: str) -> None:
     _console.print(text, highlight=False, soft_wrap=True)
 
 
-def _greet(config: Config, services: Services, port: int) -> None:
+def _greet(config: Config, services: Services, port: int, *, is_open: bool) -> None:
     model = services.engine.model
     host = f"[{config.server.host}]" if ":" in config.server.host else config.server.host
-    key = "with the key you set" if config.server.api_key else "without a key (this machine only)"
-    _say(f"[bold]Mooring[/] {mooring.__version__} serves [bold]{model.name}[/] {key}")
+    doors = "without a key, to this machine only" if is_open else "to whoever has a key"
+    _say(f"[bold]Mooring[/] {mooring.__version__} serves [bold]{model.name}[/] {doors}")
     _say(f"  base URL   http://{host}:{port}/v1")
     _say(f"  names      {', '.join(services.models.names)}")
     _say(f"  context    {model.context_tokens:,} tokens")

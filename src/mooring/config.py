@@ -11,7 +11,6 @@ from typing import Any, Literal
 import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mooring.core.address import is_loopback
 from mooring.core.errors import StartRefused
 
 ALIASES = ("moonshot-v1", "moonshot-v1-8k", "moonshot-v1-32k", "moonshot-v1-128k")
@@ -30,7 +29,10 @@ class ServerConfig(_Part):
     """0 takes any free port."""
     data_dir: Path = Path(platformdirs.user_data_dir("mooring", appauthor=False))
     api_key: str | None = Field(None, pattern=r"^[\x21-\x7e]{8,}$")
-    """The bearer key every client must send. None lets everybody in, and only on loopback."""
+    """The bearer key of the default tenant. Without it, and without keys in the registry, everybody is
+    let in, and only on loopback."""
+    admin_key: str | None = Field(None, pattern=r"^[\x21-\x7e]{8,}$")
+    """The bearer key for /admin. None: there is no /admin."""
     max_body_bytes: int = Field(16 << 20, ge=1024)
 
 
@@ -139,17 +141,8 @@ def load_config(path: Path | None = None, overrides: dict[str, dict[str, Any]] |
     except ValidationError as error:
         faults = [f"{_key(fault['loc'])}: {fault['msg']}" for fault in error.errors()]
         raise StartRefused("the configuration is wrong: " + "; ".join(faults)) from error
-    _refuse_open_door(config.server)
     return config
 
 
 def _key(location: tuple[int | str, ...]) -> str:
     return ".".join(str(step) for step in location)
-
-
-def _refuse_open_door(server: ServerConfig) -> None:
-    if server.api_key is None and not is_loopback(server.host):
-        raise StartRefused(
-            f"server.host: {server.host} can be reached from other machines, so a key is needed:"
-            " set server.api_key (or MOORING_API_KEY), or listen on 127.0.0.1"
-        )

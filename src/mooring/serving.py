@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
@@ -26,7 +26,7 @@ class _Server(uvicorn.Server):
 
 async def serve(
     config: Config,
-    on_ready: Callable[[Services, int], None],
+    on_ready: Callable[[Services, int], Awaitable[None]],
     on_progress: OnProgress = lambda _what, _share: None,
     load: LoadEngine = load_embedded,
 ) -> None:
@@ -48,7 +48,7 @@ async def serve(
         for stop_signal in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(stop_signal, _stop, server)
         listener.listen(_WAITING_CONNECTIONS)  # from here on clients wait in line, not refused
-        on_ready(services, listener.getsockname()[1])
+        await on_ready(services, listener.getsockname()[1])
         await server.serve(sockets=[listener])
 
 

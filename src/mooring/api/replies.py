@@ -174,6 +174,39 @@ class CompletionReply(_Reply):
     usage: UsageReply
 
 
+class TenantReply(_Reply):
+    object: Literal["tenant"]
+    id: str
+    name: str
+    created_at: int
+    disabled: bool
+
+
+class TenantList(_Reply):
+    object: Literal["list"]
+    data: list[TenantReply]
+
+
+class KeyReply(_Reply):
+    object: Literal["key"]
+    id: str
+    tenant: str
+    name: str
+    hint: str
+    created_at: int
+    expires_at: int | None
+    revoked_at: int | None
+
+
+class NewKeyReply(KeyReply):
+    secret: str
+
+
+class KeyList(_Reply):
+    object: Literal["list"]
+    data: list[KeyReply]
+
+
 class HealthReply(_Reply):
     status: Literal["ok", "failed"]
     reason: str | None = None

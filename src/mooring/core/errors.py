@@ -13,6 +13,8 @@ MooringError
 │   ├── ContextNotFound       no such cache (for this tenant)
 │   ├── TagNotFound           no such tag (for this tenant)
 │   ├── FileNotFound          no such file (for this tenant)
+│   ├── TenantNotFound        no such tenant (for an operator)
+│   ├── KeyNotFound           no such key (for an operator)
 │   └── ModelNotFound         no such model or alias
 ├── QuotaExceeded             the tenant has used up what it may have
 ├── Overloaded                try again later
@@ -96,6 +98,20 @@ class FileNotFound(NotFound):
 
     def __init__(self, file_id: str) -> None:
         super().__init__(f"no file with the id {file_id!r}", param="file_id")
+
+
+class TenantNotFound(NotFound):
+    """No tenant with this id."""
+
+    def __init__(self, tenant_id: str) -> None:
+        super().__init__(f"no tenant with the id {tenant_id!r}: make it first", param="tenant")
+
+
+class KeyNotFound(NotFound):
+    """No key with this id."""
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__(f"no key with the id {key_id!r}", param="key_id")
 
 
 class ModelNotFound(NotFound):

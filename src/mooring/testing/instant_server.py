@@ -20,7 +20,7 @@ async def _load(_config: Config, _metrics: Metrics, _on_progress: OnProgress) ->
     return InstantEngine()
 
 
-def _say_where(_services: Services, port: int) -> None:
+async def _say_where(_services: Services, port: int) -> None:
     sys.stderr.write(f"base URL   http://127.0.0.1:{port}/v1\n")
     sys.stderr.flush()
 

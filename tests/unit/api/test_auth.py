@@ -6,11 +6,25 @@ import json
 import pytest
 
 from mooring.api.auth import Auth
+from mooring.registry.database import Database
+from mooring.registry.tenants import Tenants
+from mooring.service.tenants import Tenancy
 
 KEY = "sk-12345678"
+ADMIN_KEY = "admin-12345678"
 
 
-def call(api_key, path="/v1/models", host="localhost:8080", authorization=None, kind="http"):
+@pytest.fixture(autouse=True, scope="module")
+def registry(tmp_path_factory):
+    """Of keys; there are none in it."""
+    global tenants
+    database = Database(tmp_path_factory.mktemp("auth") / "registry.sqlite3")
+    tenants = Tenants(database)
+    yield
+    database.close()
+
+
+def call(api_key, path="/v1/models", host="localhost:8080", authorization=None, kind="http", admin=None):
     """What an app behind Auth and its client see: (app was called, status, error object)."""
     called, sent = [], []
 
@@ -27,7 +41,7 @@ def call(api_key, path="/v1/models", host="localhost:8080", authorization=None, 
     if authorization is not None:
         headers.append((b"authorization", authorization))
     scope = {"type": kind, "method": "POST", "path": path, "headers": headers}
-    asyncio.run(Auth(app, api_key)(scope, receive, send))
+    asyncio.run(Auth(app, Tenancy(tenants, api_key), admin)(scope, receive, send))
     if not sent:
         return bool(called), None, None
     body = b"".join(message.get("body", b"") for message in sent)
@@ -123,3 +137,25 @@ def test_auth_guards_every_other_path(path, api_key, status):
 
 def test_auth_leaves_the_servers_own_messages_alone():
     assert call(KEY, kind="lifespan") == LET_IN
+
+
+@pytest.mark.parametrize("api_key", [None, KEY])
+@pytest.mark.parametrize("path", ["/admin/v1/tenants", "/metrics"])
+def test_auth_lets_the_admin_key_to_what_operators_need(api_key, path):
+    right = f"Bearer {ADMIN_KEY}".encode()
+    assert call(api_key, path=path, authorization=right, admin=ADMIN_KEY) == LET_IN
+
+
+def test_auth_lets_no_other_key_to_admin_paths():
+    right = f"Bearer {KEY}".encode()
+    for admin in (None, ADMIN_KEY):
+        called, status, error = call(KEY, path="/admin/v1/tenants", authorization=right, admin=admin)
+        assert (called, status, error["type"]) == (False, 403, "permission_denied_error")
+    assert call(None, path="/admin/v1/tenants")[1] == 403
+    assert call(KEY, path="/admin/v1/tenants")[1] == 401
+
+
+def test_auth_lets_the_admin_key_speak_for_no_tenant():
+    right = f"Bearer {ADMIN_KEY}".encode()
+    called, status, _ = call(KEY, path="/v1/caching", authorization=right, admin=ADMIN_KEY)
+    assert (called, status) == (False, 403)
