@@ -1,6 +1,7 @@
 """The model's own chat template: messages and tools to prompt text. Knows nothing of tokens."""
 
 import contextlib
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -14,6 +15,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from mooring.core.conversation import Conversation, Message
 from mooring.core.errors import InvalidRequest, ModelUnreadable
 
+_SHORT_ID = "length != 9"  # in the templates that refuse any other id of a call
+_SHORT_ID_LENGTH = 9
 # Any escape, so that a backslash that is escaped itself begins none; U+E000 to U+F8FF in the group.
 _ESCAPE = re.compile(r"\\(?:u(e[0-9a-f]{3}|f[0-8][0-9a-f]{2})|.)")
 
@@ -37,6 +40,7 @@ class ChatTemplate:
         except jinja2.TemplateError as error:
             raise ModelUnreadable(f"the model's chat template is broken: {error}") from error
         self._special = {"bos_token": bos, "eos_token": eos}
+        self._short_ids = _SHORT_ID in source
 
     def render(self, conversation: Conversation, *, for_answer: bool) -> str:
         """Prompt text; `for_answer` ends it where the assistant's turn begins.
@@ -46,7 +50,7 @@ class ChatTemplate:
         """
         try:
             return self._template.render(
-                messages=[shape_message(message) for message in conversation.messages],
+                messages=[self._shape(message) for message in conversation.messages],
                 tools=[dict(tool) for tool in conversation.tools] or None,
                 add_generation_prompt=for_answer,
                 strftime_now=_frozen_strftime(conversation.today),
@@ -56,6 +60,10 @@ class ChatTemplate:
             raise InvalidRequest(
                 f"the model's chat template refuses these messages: {error}", param="messages"
             ) from error
+
+    def _shape(self, message: Message) -> dict[str, Any]:
+        shaped = shape_message(message)
+        return _with_short_ids(shaped) if self._short_ids else shaped
 
 
 def shape_message(message: Message) -> dict[str, Any]:
@@ -68,6 +76,21 @@ def shape_message(message: Message) -> dict[str, Any]:
     if message.get("tool_calls"):
         shaped["tool_calls"] = [_call_for_template(call) for call in message["tool_calls"]]
     return shaped
+
+
+def _with_short_ids(message: dict[str, Any]) -> dict[str, Any]:
+    """Ids of calls as Mistral's templates insist on them: nine letters and digits, equal for equals."""
+    if message.get("tool_call_id"):
+        message["tool_call_id"] = _short_id(message["tool_call_id"])
+    if message.get("tool_calls"):
+        message["tool_calls"] = [call | {"id": _short_id(call["id"])} for call in message["tool_calls"]]
+    return message
+
+
+def _short_id(call_id: str) -> str:
+    if len(call_id) == _SHORT_ID_LENGTH and call_id.isalnum():
+        return call_id
+    return hashlib.blake2b(call_id.encode(errors="replace")).hexdigest()[:_SHORT_ID_LENGTH]
 
 
 def _text(content: object) -> str:

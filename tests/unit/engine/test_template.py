@@ -190,3 +190,27 @@ def test_tojson_never_escapes_the_marks_of_the_control_guard():
     found = render("{{ messages[0].content | tojson(ensure_ascii=true) }}", conversation(user(text)))
     assert found == '"a\ue0f01\ue0f1 \\"\\u00f6\\" \\\\ue0f0 \\\\\\\\"'
     assert json.loads(found) == text
+
+
+def test_ids_of_calls_are_made_short_for_a_template_that_insists():
+    source = """
+    {%- for m in messages %}
+      {%- for c in m.tool_calls or [] %}
+        {%- if c.id | length != 9 %}{{ raise_exception('9!') }}{% endif %}{{ c.id }}
+      {%- endfor %}
+      {%- if m.role == 'tool' %}:{{ m.tool_call_id }}{% endif %}
+    {%- endfor %}"""
+    asked = conversation(
+        {"role": "assistant", "tool_calls": [call("{}") | {"id": "weather:0"}]},
+        {"role": "tool", "tool_call_id": "weather:0", "content": "rain"},
+    )
+    made, _, answered = render(source, asked).strip().partition(":")
+    assert made == answered
+    assert len(made) == 9
+    assert made.isalnum()
+    kept = conversation({"role": "assistant", "tool_calls": [call("{}") | {"id": "abcDEF123"}]})
+    assert render(source, kept).strip() == "abcDEF123"
+    assert "call-1" in render(
+        "{{ messages[0].tool_calls[0].id }}",
+        conversation({"role": "assistant", "tool_calls": [call("{}")]}),
+    )

@@ -1,12 +1,12 @@
 """Reads one answer as it comes: text in, content and calls out."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from mooring.service.tool_calls import deepseek, hermes, kimi_k2, llama3, mistral
 from mooring.service.tool_calls.call_object import Calls
 from mooring.service.tool_calls.format import ToolFormat
-from mooring.service.tool_calls.part import CallArguments, CallBegun, Content, Part
-from mooring.service.tool_calls.source import Source
+from mooring.service.tool_calls.part import CallArguments, CallBegun, Content, Parsing, Part
+from mooring.service.tool_calls.source import Source, content_until, expect, skip_space
 
 _PARSERS = {
     ToolFormat.HERMES: hermes.read,
@@ -17,6 +17,11 @@ _PARSERS = {
     ToolFormat.DEEPSEEK_V3: deepseek.read,
     ToolFormat.DEEPSEEK_V31: deepseek.read,
 }
+
+
+_THINK, _THINK_END = "<think>", "</think>"
+
+Parser = Callable[[Source, Calls], Parsing[None]]
 
 
 class Reader:
@@ -30,7 +35,7 @@ class Reader:
     def __init__(self, format_: ToolFormat, tools: Collection[str]) -> None:
         self._source = Source()
         self._calls = Calls(frozenset(tools))
-        self._parsing = _PARSERS[format_](self._source, self._calls)
+        self._parsing = _read(self._source, self._calls, _PARSERS[format_])
         self._over = False
 
     @property
@@ -62,6 +67,22 @@ class Reader:
                 part = _joined(parts.pop(), part)
             parts.append(part)
         return parts
+
+
+def _read(source: Source, calls: Calls, parser: Parser) -> Parsing[None]:
+    """Thoughts first, if the answer begins with them: a call that is only thought of is not made."""
+    source.record()
+    yield from skip_space(source)
+    opening = yield from expect(source, _THINK)
+    before = source.recorded()
+    if opening is None:
+        source.give_back(before)
+    else:
+        yield Content(before)
+        end = yield from content_until(source, (_THINK_END,), after_call=False)
+        if end is not None:
+            yield Content(end)
+    yield from parser(source, calls)
 
 
 def _joined(first: Part, second: Part) -> Part:

@@ -86,6 +86,8 @@ WRITTEN = [
 ]
 TEXT = [
     (ToolFormat.HERMES, "Nothing to call <tool>, <tool_cal"),
+    (ToolFormat.HERMES, f" <think>\nCall it: {HERMES_OTHER_ORDER}\n </think> \n\nNo."),
+    (ToolFormat.LLAMA3, f"<think>{LLAMA3_TAG}"),
     (ToolFormat.HERMES, "  spaces around \n\n"),
     (ToolFormat.HERMES, '<tool_call>\n{"name": "unknown", "arguments": {}}\n</tool_call>'),
     (ToolFormat.HERMES, "<tool_call>find the ship</tool_call> <tool_call>"),
@@ -181,7 +183,7 @@ def test_much_space_before_a_call_is_held_within_bounds():
 
 WORDS = ['{"name": "find", ', '"arguments": {', '"parameters": {', '{"a": "b"}', "}", "{", "[", "]"]
 WORDS += ['"', "\\", ",", ":", ";", " ", "\n", "find", "functions.", "function", "```json\n", "```"]
-WORDS += ["null", "0", "x", "é", "<", "1.5"]
+WORDS += ["<think>", "</think>", "null", "0", "x", "é", "<", "1.5"]
 ALPHABET = {format_: [*sorted(marks_of(format_)), *WORDS] for format_ in ToolFormat}
 ANSWERS = st.sampled_from(ToolFormat).flatmap(
     lambda format_: st.tuples(st.just(format_), st.lists(st.sampled_from(ALPHABET[format_])))
