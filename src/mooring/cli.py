@@ -13,7 +13,7 @@ from rich.console import Console
 import mooring
 from mooring import serving as http
 from mooring.app import Services
-from mooring.commands import key, tenant
+from mooring.commands import estimate, key, tenant
 from mooring.config import Config, load_config
 from mooring.core.errors import MooringError
 from mooring.demo import run_demo
@@ -29,6 +29,7 @@ cli = typer.Typer(
 )
 cli.add_typer(tenant.cli)
 cli.add_typer(key.cli)
+cli.command(name="estimate")(estimate.command)
 _console = Console(stderr=True)
 
 

@@ -5,6 +5,8 @@ key or a bad value stops the start and names the key.
 """
 
 import tomllib
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -107,6 +109,45 @@ class FilesConfig(_Part):
     """Address space for one document."""
 
 
+class TokenPricesConfig(_Part):
+    """Prices per million tokens, of one context-length class."""
+
+    input: Decimal = Field(ge=0)
+    cached_input: Decimal = Field(Decimal(0), ge=0)
+    output: Decimal = Field(ge=0)
+
+
+class TariffConfig(_Part):
+    """A plan's prices from a day on (UTC)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    since: date = Field(alias="from")
+    creation: Decimal = Field(Decimal(0), ge=0)
+    """Per million tokens held, once."""
+    storage_minute: Decimal = Field(Decimal(0), ge=0)
+    """Per million tokens held and begun minute."""
+    call: Decimal = Field(Decimal(0), ge=0)
+    """For each request that used a cache."""
+    classes: dict[str, TokenPricesConfig] = Field(min_length=1)
+    """By context length: `8k`, `32k`, ... or `any`."""
+
+
+class PlanConfig(_Part):
+    """A price plan."""
+
+    currency: str = Field(min_length=1, max_length=8)
+    decimals: int = Field(2, ge=0, le=9)
+    """How amounts are shown; they are exact inside."""
+    tariffs: tuple[TariffConfig, ...] = Field(min_length=1)
+
+
+class BillingConfig(_Part):
+    """Prices beside those that ship with Mooring."""
+
+    plans: dict[str, PlanConfig] = {}
+
+
 class Config(_Part):
     """Everything."""
 
@@ -117,6 +158,7 @@ class Config(_Part):
     caching: CachingConfig = CachingConfig()
     chat: ChatConfig = ChatConfig()
     files: FilesConfig = FilesConfig()
+    billing: BillingConfig = BillingConfig()
 
 
 def load_config(path: Path | None = None, overrides: dict[str, dict[str, Any]] | None = None) -> Config:

@@ -17,16 +17,10 @@ from mooring.core.conversation import Message
 from mooring.core.usage import Usage
 from mooring.engine.interface import Delta, Finished, Progress, Sampling
 from mooring.progress import loading_bar, make_bars
-from mooring.service.billing import (
-    NANO,
-    YUAN_8K,
-    PricePlan,
-    chat_fee,
-    creation_fee,
-    storage_fee,
-)
+from mooring.service.billing import chat_fee, creation_fee, storage_fee
 from mooring.service.chat import ChatRequest
 from mooring.service.contexts import NewCache
+from mooring.service.pricing import NANO, PricePlan, load_plans
 from mooring.service.use import CacheUse
 
 _TENANT = "demo"
@@ -78,10 +72,11 @@ async def _compare(services: Services, manual: str, questions: list[str], consol
     lived_s = int(time.monotonic() - begun) + 1
     console.rule("without")
     plain = [await _ask(services, (system,), None, question, console) for question in questions]
-    console.print(_table(cached, plain, held_tokens, lived_s, services, YUAN_8K))
+    plan = load_plans({})["yuan-2024"]
+    console.print(_table(cached, plain, held_tokens, lived_s, services, plan))
     console.print(
-        "Prompt tokens computed are the engine's own count. The price is by"
-        f" {YUAN_8K.name};\nthe cache's includes its creation and {-(-lived_s // 60)} begun"
+        "Prompt tokens computed are the engine's own count. The price is what Moonshot published in"
+        " July 2024 for its 8k model;\nthe cache's includes its creation and {-(-lived_s // 60)} begun"
         " minute(s) of storage."
     )
 
@@ -166,20 +161,11 @@ def _table(
         for run in (plain, cached)
     ]
     computed[1] += held_tokens
+    prices = plan.at(time.time()).prices("moonshot-v1-8k", held_tokens)
     price = [
-        sum(
-            chat_fee(
-                plan,
-                prompt=asked.usage.prompt_tokens,
-                cached=asked.usage.cached_tokens,
-                completion=asked.usage.completion_tokens,
-                hit=asked.hit,
-            )
-            for asked in run
-        )
-        for run in (plain, cached)
+        sum(chat_fee(prices, asked.usage, hit=asked.hit) for asked in run) for run in (plain, cached)
     ]
-    price[1] += creation_fee(plan, held_tokens) + storage_fee(plan, held_tokens, lived_s)
+    price[1] += creation_fee(prices, held_tokens) + storage_fee(prices, held_tokens, lived_s)
     table.add_row("time to first token, median", *(f"{ms:,.1f} ms" for ms in ttft), _saving(*ttft))
     table.add_row("prompt tokens computed", *(f"{n:,}" for n in computed), _saving(*computed))
     table.add_row(f"price, {plan.currency}", *(f"{nano / NANO:.6f}" for nano in price), _saving(*price))

@@ -1,5 +1,6 @@
 """The commands as a newcomer meets them, things done wrong included."""
 
+import json
 import os
 import signal
 import socket
@@ -29,6 +30,19 @@ def test_help_teaches_the_commands() -> None:
     assert "demo" in shown
     assert "serve" in shown
     assert "MOORING_API_KEY" in mooring("serve", "--help").stdout
+
+
+def test_estimate_reproduces_the_vendors_calculator() -> None:
+    asked = ["--in", "117965", "--out", "13107", "--identical", "99.5", "--calls", "10"]
+    asked += ["--minutes", "1", "--model", "moonshot-v1-128k"]
+    shown = mooring("estimate", *asked).stdout
+    for figure in ("3.01 USD", "0.81 USD", "72.89 %"):
+        assert figure in shown
+    found = json.loads(mooring("estimate", *asked, "--json").stdout)
+    assert (found["without_nano"], found["with_nano"]) == (3_014_650_000, 817_131_250)
+    wrong = mooring("estimate", *asked, "--plan", "gold")
+    assert wrong.returncode == 1
+    assert "yuan-2024" in wrong.stderr
 
 
 def test_demo_ends_with_the_comparison() -> None:

@@ -1,56 +1,48 @@
-"""What caching costs and saves under a price plan. Pure arithmetic on integers.
+"""What caching costs and saves. Pure arithmetic on nano-units (docs/moonshot-api.md, section 6)."""
 
-Money is counted in nano-units: 10**-9 of the plan's currency. Prices are published per million
-tokens, so a price of 1.00 is 1,000 nano-units a token. The formulas are docs/moonshot-api.md, section 6.
-"""
-
-from dataclasses import dataclass
-from decimal import Decimal
-
-NANO = 10**9
-_PER_MILLION = 1_000_000
+from mooring.core.usage import Usage
+from mooring.service.pricing import PricePlan, Prices
 
 
-@dataclass(frozen=True)
-class PricePlan:
-    """Prices of one model, in nano-units a token (storage: a token and begun minute)."""
-
-    name: str
-    currency: str
-    input: int
-    output: int
-    creation: int
-    storage_minute: int
-    call: int
-    """Nano-units for each request that used a cache."""
-
-
-def _per_million(price: str) -> int:
-    return int(Decimal(price) * NANO / _PER_MILLION)
-
-
-YUAN_8K = PricePlan(
-    name="the yuan prices Moonshot published in July 2024 for its 8k model",
-    currency="CNY",
-    input=_per_million("12"),
-    output=_per_million("12"),
-    creation=_per_million("24"),
-    storage_minute=_per_million("10"),
-    call=int(Decimal("0.02") * NANO),
-)
-
-
-def creation_fee(plan: PricePlan, tokens: int) -> int:
+def creation_fee(prices: Prices, tokens: int) -> int:
     """Once for each cache, by the tokens it holds."""
-    return plan.creation * tokens
+    return prices.creation * tokens
 
 
-def storage_fee(plan: PricePlan, tokens: int, alive_s: int) -> int:
-    """For the time a cache lived; a begun minute counts whole."""
-    return plan.storage_minute * tokens * -(-alive_s // 60)
+def storage_fee(prices: Prices, tokens: int, alive_s: int) -> int:
+    """For the time a cache lived under one tariff; a begun minute counts whole."""
+    return prices.storage_minute * tokens * begun_minutes(alive_s)
 
 
-def chat_fee(plan: PricePlan, *, prompt: int, cached: int, completion: int, hit: bool) -> int:
-    """For one chat: the call fee on a hit, the input that no cache matched, and the output."""
-    call = plan.call if hit else 0
-    return call + plan.input * (prompt - cached) + plan.output * completion
+def storage_fee_between(plan: PricePlan, model: str, tokens: int, began: int, ended: int) -> int:
+    """For a cache's life, in Unix seconds, under whatever tariffs were in force in it.
+
+    Minutes count from the life's beginning; each is charged by the tariff in force when it begins.
+    """
+    fee, minutes = 0, begun_minutes(ended - began)
+    done = 0
+    while done < minutes:
+        start = began + 60 * done
+        tariff = plan.at(start)
+        later = [other.since for other in plan.tariffs if other.since > start]
+        until = minutes if not later else min(minutes, begun_minutes(min(later) - began))
+        fee += tariff.prices(model, tokens).storage_minute * tokens * (until - done)
+        done = until
+    return fee
+
+
+def chat_fee(prices: Prices, usage: Usage, *, hit: bool) -> int:
+    """For one chat: the call fee on a hit, input by whether a cache matched it, and the output."""
+    call = prices.call if hit else 0
+    new = usage.prompt_tokens - usage.cached_tokens
+    return (
+        call
+        + prices.input * new
+        + prices.cached_input * usage.cached_tokens
+        + prices.output * usage.completion_tokens
+    )
+
+
+def begun_minutes(seconds: int) -> int:
+    """0 for no time at all, and for a clock that ran backwards."""
+    return max(0, -(-seconds // 60))
