@@ -16,7 +16,7 @@ from mooring.api import account, admin, caching, errors, files, openai, operatio
 from mooring.api.auth import Auth
 from mooring.api.body import BodyLimit
 from mooring.api.replies import describe
-from mooring.config import Config, ServerConfig
+from mooring.config import BillingConfig, Config, ServerConfig
 from mooring.core.address import is_loopback
 from mooring.core.errors import DataDirBusy, StartRefused
 from mooring.engine.interface import Engine
@@ -26,13 +26,16 @@ from mooring.extraction.extractor import Extractor
 from mooring.registry.caches import Caches
 from mooring.registry.database import Database
 from mooring.registry.files import Files
+from mooring.registry.ledger import Ledger
 from mooring.registry.tags import Tags
 from mooring.registry.tenants import Tenants
+from mooring.service.charging import Charging
 from mooring.service.chat import Chat
 from mooring.service.contexts import Contexts
 from mooring.service.files import FileStore
 from mooring.service.keeping import Keeper
 from mooring.service.models import Models
+from mooring.service.pricing import NANO, load_plans
 from mooring.service.tagging import Tagging
 from mooring.service.tenants import Tenancy
 from mooring.telemetry import Metrics
@@ -98,10 +101,12 @@ async def run_services(
         stack.push_async_callback(engine.close)
         models = Models(engine.model.name, config.model.aliases, int(time.time()))
         caches = Caches(database)
-        keeper = Keeper(engine, caches)
+        charging = _charging(database, config.billing)
+        stack.push_async_callback(charging.close)
+        keeper = Keeper(engine, caches, charging)
         stack.push_async_callback(keeper.close)
         tagging = Tagging(Tags(database), caches)
-        contexts = Contexts(keeper, caches, tagging, models, config.caching)
+        contexts = Contexts(keeper, caches, charging, tagging, models, config.caching)
         await contexts.resume()
         sweeper = asyncio.create_task(contexts.sweep_forever(), name="sweeper")
         stack.callback(sweeper.cancel)
@@ -109,7 +114,7 @@ async def run_services(
             Files(database), Extractor(config.files), data_dir / "files", config.files
         )
         await file_store.resume()
-        chat = Chat(engine, contexts, models)
+        chat = Chat(engine, contexts, models, charging)
         yield Services(tenancy, engine, contexts, tagging, file_store, chat, models, metrics)
 
 
@@ -130,6 +135,17 @@ def make_http(config: Config, services: Services) -> FastAPI:
     app.include_router(operations.router(services.engine, services.metrics))
     describe(app)
     return app
+
+
+def _charging(database: Database, config: BillingConfig) -> Charging:
+    """Raises StartRefused: there is no such plan."""
+    plans = load_plans(config.plans)
+    if config.plan not in plans:
+        raise StartRefused(
+            f"billing.plan: there is no price plan {config.plan!r}; there are {', '.join(plans)}"
+        )
+    overdraft = int(config.overdraft * NANO) if config.prepaid else None
+    return Charging(Ledger(database), plans[config.plan], overdraft=overdraft)
 
 
 async def _refuse_open_door(server: ServerConfig, tenancy: Tenancy) -> None:

@@ -143,8 +143,14 @@ class PlanConfig(_Part):
 
 
 class BillingConfig(_Part):
-    """Prices beside those that ship with Mooring."""
+    """What tenants are charged by."""
 
+    plan: str = "free"
+    """The name of a price plan; `free` meters all the same."""
+    prepaid: bool = False
+    """No inference once a tenant's balance is used up."""
+    overdraft: Decimal = Field(Decimal(0), ge=0)
+    """How far below 0 a prepaid balance may be, in the plan's currency."""
     plans: dict[str, PlanConfig] = {}
 
 

@@ -23,18 +23,22 @@ from mooring.core.errors import (
     ContextNotFound,
     EngineFailed,
     PromptTooLong,
+    QuotaExceeded,
     RegistryFailed,
 )
-from mooring.engine.interface import Generation, Sampling, Source
+from mooring.engine.interface import Delta, Generation, Sampling, Source
 from mooring.engine.llamacpp.engine import LlamaEngine
 from mooring.engine.llamacpp.loading import load_engine
 from mooring.registry.caches import Caches
 from mooring.registry.database import Database
+from mooring.registry.ledger import Ledger
 from mooring.registry.tags import Tags
+from mooring.service.charging import Charging
 from mooring.service.chat import Answer, Chat, ChatRequest
 from mooring.service.contexts import Contexts, NewCache
 from mooring.service.keeping import Keeper, make_conversation
 from mooring.service.models import Models
+from mooring.service.pricing import load_plans
 from mooring.service.tagging import Tagging
 from mooring.service.use import CacheUse
 from mooring.telemetry import Metrics
@@ -68,6 +72,7 @@ class Services:
     chat: Chat
     clock: Clock
     data_dir: Path
+    ledger: Ledger
 
     async def create(self, text: str, tenant: str = TENANT, ttl_s: int = 100) -> CacheObject:
         messages = ({"role": "system", "content": text},)
@@ -114,15 +119,17 @@ async def serving(
         model, "tiny", engine_config, KvStoreConfig(ram_bytes=0), data_dir, Metrics()
     )
     caches, models = Caches(database), Models("tiny", ("alias",), NOW)
-    keeper = Keeper(engine, caches)
+    ledger = Ledger(database)
+    charging = Charging(ledger, load_plans({})["dollar-2025"], clock=clock)
+    keeper = Keeper(engine, caches, charging)
     tagging = Tagging(Tags(database), caches, clock)
     caching = CachingConfig(sweep_interval_s=0.01)
-    contexts = Contexts(keeper, caches, tagging, models, caching, clock)
-    chat = Chat(engine, contexts, models, clock)
+    contexts = Contexts(keeper, caches, charging, tagging, models, caching, clock)
+    chat = Chat(engine, contexts, models, charging, clock)
     try:
         async with asyncio.timeout(HANG_S):
             await contexts.resume()
-            yield Services(engine, database, caches, keeper, contexts, chat, clock, data_dir)
+            yield Services(engine, database, caches, keeper, contexts, chat, clock, data_dir, ledger)
     finally:
         await keeper.close()
         await engine.close()
@@ -511,6 +518,19 @@ async def test_cache_updated_while_its_fill_settles_becomes_ready_without_a_swee
         assert await services.status(cache) is Status.READY
 
 
+@pytest.mark.parametrize("tools", [(), ({"type": "function", "function": {"name": "look"}},)])
+async def test_an_answer_that_nobody_reads_is_cancelled_by_closing_it(
+    tools: tuple, tiny_model: Path, tmp_path: Path
+) -> None:
+    async with serving(tiny_model, tmp_path) as services:
+        for _ in range(6):  # more than there are sequences
+            asked = ChatRequest("tiny", QUESTION, Sampling(3000), tools=tools)
+            answer = await services.chat.begin(TENANT, asked)
+            await answer.close()
+        await services.settled()
+        assert services.engine._scheduler._running == []
+
+
 async def test_rendering_after_the_end_is_a_clean_failure(tiny_model: Path, tmp_path: Path) -> None:
     async with serving(tiny_model, tmp_path) as services:
         engine = services.engine
@@ -640,3 +660,88 @@ async def test_equal_caches_of_two_tenants_share_nothing(tiny_model: Path, tmp_p
         await services.contexts.delete(TENANT, one.id)
         await services.settled()
         assert (services.on_disk(one), services.on_disk(two)) == (False, True)
+
+
+# The bill
+
+
+async def test_a_chat_is_charged_line_by_line_under_its_id(tiny_model: Path, tmp_path: Path) -> None:
+    async with serving(tiny_model, tmp_path) as services:
+        cache = await services.ready("the harbour " * 40)
+        answer = await services.ask(cache)
+        lines = services.ledger.lines(TENANT, request_id=answer.id)
+        found = {line.kind.value: (line.quantity, line.unit, line.amount, line.plain) for line in lines}
+        new = answer.prompt_tokens - cache.tokens
+        output = found["output"][0]
+        assert found == {
+            "call": (1, 1_500_000, 1_500_000, 0),
+            "input": (new, 200, new * 200, new * 200),
+            "cached_input": (cache.tokens, 0, 0, cache.tokens * 200),
+            "output": (output, 2000, output * 2000, output * 2000),
+        }
+        assert 1 <= output <= 3
+        assert all(line.cache_id == cache.id for line in lines)
+
+
+async def test_a_cache_is_charged_for_its_creation_once_and_for_its_lives(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    async with serving(tiny_model, tmp_path) as services:
+        cache = await services.ready("the harbour " * 40, ttl_s=90)
+        services.clock.now = NOW + 61
+        running = cache.tokens * 150 * 2
+        charging = services.chat._charging
+        assert await charging.balance(TENANT) == -cache.tokens * 1000 - running
+        services.clock.now = NOW + 5000  # nobody looked meanwhile: it ended at its end
+        await services.contexts.sweep()
+        assert await charging.balance(TENANT) == -cache.tokens * 1000 - running
+        await services.contexts.extend(cache, 1000)  # a second life
+        await services.contexts.wait(TENANT, cache.id)
+        services.clock.now += 1
+        await services.contexts.delete(TENANT, cache.id)
+        await services.settled()
+        lines = services.ledger.lines(TENANT)
+        assert [line.kind.value for line in lines] == ["creation", "storage", "storage"]
+        assert [line.quantity for line in lines] == [cache.tokens, 2 * cache.tokens, cache.tokens]
+        assert services.ledger.open_lives() == []
+
+
+async def test_an_answer_that_is_broken_off_is_charged_for_what_was_sent(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    async with serving(tiny_model, tmp_path) as services:
+        asked = ChatRequest("tiny", QUESTION, Sampling(2000, seed=1))
+        answer = await services.chat.begin(TENANT, asked)
+        sent = 0
+        async for event in answer.events:
+            sent += isinstance(event, Delta)
+            if sent == 5:
+                break
+        await answer.close()
+        lines = services.ledger.lines(TENANT, request_id=answer.id)
+        assert {line.kind.value: line.quantity for line in lines} == {
+            "input": answer.prompt_tokens,
+            "output": 5,
+        }
+
+
+async def test_no_inference_at_or_below_zero(tiny_model: Path, tmp_path: Path) -> None:
+    async with serving(tiny_model, tmp_path) as services:
+        plan = load_plans({})["dollar-2025"]
+        charging = Charging(services.ledger, plan, overdraft=0, clock=services.clock)
+        models = Models("tiny", (), NOW)
+        chat = Chat(services.engine, services.contexts, models, charging, services.clock)
+        asked = ChatRequest("tiny", QUESTION, Sampling(3))
+        with pytest.raises(QuotaExceeded):
+            await chat.begin(TENANT, asked)
+        for _ in range(2):  # the duplicate counts once
+            await charging.top_up(TENANT, 10_000, "invoice 1")
+        answer = await chat.begin(TENANT, asked)
+        async for _ in answer.events:
+            pass
+        assert await charging.balance(TENANT) < 10_000
+        with pytest.raises(QuotaExceeded):
+            for _ in range(10):
+                answer = await chat.begin(TENANT, asked)
+                async for _ in answer.events:
+                    pass

@@ -1,6 +1,5 @@
 """The engine's events as OpenAI's completion objects, whole or chunk by chunk."""
 
-import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from mooring.engine.interface import (
     SampledToken,
     TokenLogprob,
 )
+from mooring.service.charging import new_request_id
 from mooring.service.chat import Answer, DryRun
 from mooring.service.tool_calls import ToolCallDelta
 
@@ -26,7 +26,7 @@ class Envelope:
     model: str
     """As the client named it."""
     fingerprint: str
-    id: str = field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(12)}")
+    id: str = field(default_factory=new_request_id)
     created: int = field(default_factory=lambda: int(time.time()))
 
     def wrap(self, kind: str, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
@@ -133,14 +134,15 @@ def router(
         try:
             answer = await until_gone(request, chat.begin(tenant, asked))
             headers = cache_headers(answer)
+            envelope = replace(envelope, id=answer.id)
             if body.stream:
                 usage = bool(body.stream_options and body.stream_options.include_usage)
                 stream = chunks(envelope, answer, choices, include_usage=usage)
-                return EventStream(stream, answer.events, headers)
+                return EventStream(stream, answer.close, headers)
             try:
                 whole = await until_gone(request, collect(envelope, answer.events, choices))
             finally:
-                await answer.events.aclose()
+                await answer.close()
             return JSONResponse(whole, headers=headers)
         except ClientGone:
             _log.info("client_closed_request path=%s", request.url.path)

@@ -3,8 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -13,8 +12,6 @@ from starlette.types import Receive, Scope, Send
 
 from mooring.api.errors import error_object
 from mooring.core.errors import MooringError
-from mooring.engine.interface import Event
-from mooring.service.tool_calls import ToolCallDelta
 
 T = TypeVar("T")
 
@@ -29,18 +26,20 @@ class EventStream(StreamingResponse):
     def __init__(
         self,
         chunks: AsyncIterator[dict[str, Any]],
-        source: AsyncGenerator[Event | ToolCallDelta],
+        close: Callable[[], Awaitable[None]],
         headers: dict[str, str],
     ) -> None:
         super().__init__(
             _lines(chunks),
             headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"} | headers,
         )
-        self._source = source
+        self._close = close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with aclosing(self._source):
+        try:
             await super().__call__(scope, receive, send)
+        finally:
+            await self._close()
 
 
 async def _lines(chunks: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:

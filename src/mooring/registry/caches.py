@@ -1,6 +1,6 @@
 """Cache objects: rows to values and back. Every query that serves a client names the tenant."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from mooring.core.context import CacheObject, Failure, Page, Status
 from mooring.registry.database import Database
+from mooring.registry.ledger import Step
 from mooring.registry.paging import select_page
 from mooring.registry.schema import caches
 
@@ -46,22 +47,36 @@ class Caches:
             rows = select_page(connection, caches, owned, caches.c.id, page, *filters)
         return None if rows is None else [_from_row(row) for row in rows]
 
-    def delete(self, tenant: str, cache_id: str) -> CacheObject | None:
-        """Remove a cache; returns what it was."""
+    def delete(self, tenant: str, cache_id: str, also: Step | None = None) -> CacheObject | None:
+        """Remove a cache; returns what it was.
+
+        Here and below, `also` is done in the same transaction, if the cache was changed.
+        """
         which = sa.and_(caches.c.tenant == tenant, caches.c.id == cache_id)
         with self._database.begin() as connection:
             row = connection.execute(caches.delete().where(which).returning(caches)).one_or_none()
+            if row is not None and also is not None:
+                also(connection)
         return None if row is None else _from_row(row)
 
-    def settle(self, cache_id: str, status: Status, failure: Failure | None = None) -> None:
+    def settle(
+        self,
+        cache_id: str,
+        status: Status,
+        failure: Failure | None = None,
+        also: Step | None = None,
+    ) -> None:
         """End a `pending`; a cache that is not pending any more stays as it is."""
-        self._update(
-            sa.and_(caches.c.id == cache_id, caches.c.status == Status.PENDING),
-            status=status,
-            failure=None if failure is None else asdict(failure),
-        )
+        which = sa.and_(caches.c.id == cache_id, caches.c.status == Status.PENDING)
+        values = {"status": status, "failure": None if failure is None else asdict(failure)}
+        with self._database.begin() as connection:
+            changed = connection.execute(caches.update().where(which).values(values)).rowcount
+            if changed and also is not None:
+                also(connection)
 
-    def extend(self, cache_id: str, expired_at: int, now: int) -> CacheObject | None:
+    def extend(
+        self, cache_id: str, expired_at: int, now: int, also: Step | None = None
+    ) -> CacheObject | None:
         """Give a cache a new end; one that had passed its old end begins a new life as `pending`.
 
         One statement, so that no sweep comes in between. None when the cache is gone.
@@ -77,9 +92,7 @@ class Caches:
             )
             .returning(caches)
         )
-        with self._database.begin() as connection:
-            row = connection.execute(statement).one_or_none()
-        return None if row is None else _from_row(row)
+        return self._change(statement, also)
 
     def update(
         self,
@@ -88,6 +101,7 @@ class Caches:
         *,
         metadata: Mapping[str, str] | None,
         expired_at: int | None,
+        also: Step | None = None,
     ) -> CacheObject | None:
         """Change what is given and make the cache `pending`; None when there is no such cache."""
         given = {"metadata": metadata, "expired_at": expired_at}
@@ -98,15 +112,13 @@ class Caches:
             .values(values | {"status": Status.PENDING, "failure": None})
             .returning(caches)
         )
-        with self._database.begin() as connection:
-            row = connection.execute(statement).one_or_none()
-        return None if row is None else _from_row(row)
+        return self._change(statement, also)
 
     def set_prefix(self, cache_id: str, prefix_id: str, tokens: int) -> None:
         """The same messages are other tokens now: another model or template is loaded."""
         self._update(caches.c.id == cache_id, prefix_id=prefix_id, tokens=tokens)
 
-    def expire(self, now: int) -> Sequence[Expired]:
+    def expire(self, now: int, also: Callable[[str], Step] | None = None) -> Sequence[Expired]:
         """Mark as `inactive` what has passed its end; returns each once."""
         over = sa.and_(caches.c.status != Status.INACTIVE, caches.c.expired_at <= now)
         statement = (
@@ -116,7 +128,11 @@ class Caches:
             .returning(caches.c.id, caches.c.tenant, caches.c.prefix_id)
         )
         with self._database.begin() as connection:
-            return [Expired(*row) for row in connection.execute(statement)]
+            expired = [Expired(*row) for row in connection.execute(statement)]
+            if also is not None:
+                for cache in expired:
+                    also(cache.id)(connection)
+        return expired
 
     def pending(self) -> Sequence[CacheObject]:
         """Caches whose prefill a crash or a stop interrupted, of all tenants."""
@@ -137,6 +153,13 @@ class Caches:
         )
         with self._database.begin() as connection:
             return connection.execute(query.limit(1)).first() is not None
+
+    def _change(self, statement: sa.Executable, also: Step | None) -> CacheObject | None:
+        with self._database.begin() as connection:
+            row = connection.execute(statement).one_or_none()
+            if row is not None and also is not None:
+                also(connection)
+        return None if row is None else _from_row(row)
 
     def _update(self, which: sa.ColumnElement[bool], **values: Any) -> None:
         with self._database.begin() as connection:

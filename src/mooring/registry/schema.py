@@ -51,6 +51,52 @@ files = sa.Table(
     sqlite_autoincrement=True,
 )
 
+charges = sa.Table(
+    "charges",
+    metadata,
+    sa.Column("serial", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("key", sa.Text, nullable=False, unique=True),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("quantity", sa.BigInteger, nullable=False),
+    sa.Column("unit", sa.BigInteger, nullable=False),
+    sa.Column("amount", sa.BigInteger, nullable=False),
+    sa.Column("plain", sa.BigInteger, nullable=False),
+    sa.Column("currency", sa.Text, nullable=False),
+    sa.Column("plan", sa.Text, nullable=False),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("cache_id", sa.Text),
+    sa.Column("tag", sa.Text),
+    sa.Column("request_id", sa.Text),
+    sa.Index(None, "tenant", "created_at"),
+    sa.Index(None, "request_id"),
+    sqlite_autoincrement=True,  # and triggers of the migration: no row is changed or removed
+)
+
+accounts = sa.Table(
+    "accounts",
+    metadata,
+    sa.Column("tenant", sa.Text, primary_key=True),
+    # Minus the sum of the tenant's charges, kept beside them so that it need not be added up.
+    sa.Column("balance", sa.BigInteger, nullable=False),
+)
+
+lives = sa.Table(
+    "lives",
+    metadata,
+    sa.Column("serial", sa.Integer, primary_key=True, autoincrement=True),
+    # Those that go on; one that ends becomes a charge.
+    sa.Column("cache_id", sa.Text, nullable=False, unique=True),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("tokens", sa.BigInteger, nullable=False),
+    sa.Column("began_at", sa.BigInteger, nullable=False),
+    sa.Column("until", sa.BigInteger, nullable=False),
+    sa.Index(None, "tenant"),
+    sqlite_autoincrement=True,  # a life's serial is in its charge's key
+)
+
 tenants = sa.Table(
     "tenants",
     metadata,

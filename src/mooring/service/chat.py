@@ -23,6 +23,7 @@ from mooring.engine.interface import (
     Started,
 )
 from mooring.service.answer_format import FREE, AnswerFormat
+from mooring.service.charging import Charging, ChatBill, new_request_id
 from mooring.service.contexts import Contexts, OpenContext
 from mooring.service.keeping import make_conversation
 from mooring.service.models import Models
@@ -68,6 +69,7 @@ class CacheHit:
 class Answer:
     """A chat that has begun: its prefix is attached, its events are coming."""
 
+    id: str
     prompt_tokens: int
     cached_tokens: int
     source: Source
@@ -75,7 +77,14 @@ class Answer:
     miss: Miss | None
     """Why a named cache did not apply, or not to all it holds."""
     events: AsyncGenerator[Event | ToolCallDelta]
-    """What follows `Started`. Close it to cancel the chat."""
+    """What follows `Started`."""
+    source_events: AsyncGenerator[Event]
+    """Where they come from."""
+
+    async def close(self) -> None:
+        """Cancel what has not ended. Closing a generator that was never begun would close no other."""
+        await self.events.aclose()
+        await self.source_events.aclose()
 
 
 @dataclass(frozen=True)
@@ -95,11 +104,13 @@ class Chat:
         engine: Engine,
         contexts: Contexts,
         models: Models,
+        charging: Charging,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._engine = engine
         self._contexts = contexts
         self._models = models
+        self._charging = charging
         self._clock = clock
         self._tool_format = find_format(engine.model.chat_template)
 
@@ -117,15 +128,19 @@ class Chat:
             PromptTooLong: the prompt leaves no room for an answer.
             InvalidRequest: the template refuses the messages.
             Overloaded: the queue is full.
+            QuotaExceeded: the tenant's prepaid balance is used up.
         """
         self._models.check(request.model)
+        await self._charging.admit(tenant)
         opened, conversation, miss = await self._open(tenant, request)
         prefix = None if opened is None else opened.prefix
         generation = await self._generation(conversation, prefix, request)
         miss = miss or _moved(generation.prompt, prefix)
         if miss is not None and request.strict:
             raise ContextMissed(miss)
-        events = _logged(self._engine.generate(generation), tenant, request)
+        request_id = new_request_id()
+        events = _logged(self._engine.generate(generation), tenant, request_id, request)
+        events = self._charged(events, tenant, request_id, request, generation, opened)
         try:
             started = await _started(events, on_progress)
             hit = None
@@ -140,7 +155,50 @@ class Chat:
             raise
         prompt_tokens = len(generation.prompt)
         answer = self._read_calls(events, conversation, request)
-        return Answer(prompt_tokens, started.cached_tokens, started.source, hit, miss, answer)
+        cached, source = started.cached_tokens, started.source
+        return Answer(request_id, prompt_tokens, cached, source, hit, miss, answer, events)
+
+    async def _charged(
+        self,
+        events: AsyncGenerator[Event],
+        tenant: str,
+        request_id: str,
+        request: ChatRequest,
+        generation: Generation,
+        opened: OpenContext | None,
+    ) -> AsyncGenerator[Event]:
+        """The same events; what they cost is in the ledger before the last one is passed on.
+
+        An answer that its client broke off is charged for the prompt and for what had been sent; one
+        that the engine failed to give is not charged at all.
+        """
+        cached, sent, ended = 0, 0, False
+
+        async def charge(usage: Usage) -> None:
+            used = opened is not None and usage.cached_tokens > 0
+            cache_id = opened.cache.id if opened is not None and used else None
+            tag = request.cache.tag if request.cache is not None and used else None
+            bill = ChatBill(request_id, tenant, request.model, usage, cache_id, tag)
+            await self._charging.charge(bill)
+
+        try:
+            async for event in events:
+                match event:
+                    case Started(cached_tokens):
+                        cached = cached_tokens
+                    case Delta():
+                        sent += 1
+                    case Finished(usage):
+                        await charge(usage)
+                        ended = True
+                yield event
+        except MooringError:
+            ended = True
+            raise
+        finally:
+            await events.aclose()
+            if not ended and sent:
+                await charge(Usage(len(generation.prompt), cached, sent))
 
     def _read_calls(
         self, events: AsyncGenerator[Event], conversation: Conversation, request: ChatRequest
@@ -235,7 +293,7 @@ def _moved(prompt: Tokens, prefix: Prefix | None) -> Miss | None:
 
 
 async def _logged(
-    events: AsyncGenerator[Event], tenant: str, request: ChatRequest
+    events: AsyncGenerator[Event], tenant: str, request_id: str, request: ChatRequest
 ) -> AsyncGenerator[Event]:
     """The same events; one log line when they end, whichever way."""
     begun, ttft_s, outcome = time.monotonic(), 0.0, "cancelled"
@@ -256,9 +314,10 @@ async def _logged(
     finally:
         await events.aclose()
         _log.info(
-            "chat %s tenant=%s model=%s cache=%s source=%s cached_tokens=%d prompt_tokens=%d"
+            "chat %s id=%s tenant=%s model=%s cache=%s source=%s cached_tokens=%d prompt_tokens=%d"
             " completion_tokens=%d ttft_s=%.3f seconds=%.3f",
             outcome,
+            request_id,
             tenant,
             request.model,
             request.cache and (request.cache.cache_id or request.cache.tag),

@@ -19,6 +19,7 @@ from mooring.core.errors import (
 )
 from mooring.core.prefix import Prefix
 from mooring.registry.caches import Caches
+from mooring.service.charging import Charging
 from mooring.service.expiry import as_of, choose_end
 from mooring.service.keeping import Keeper, OnProgress, conversation_of, make_conversation
 from mooring.service.models import Models
@@ -62,6 +63,7 @@ class Contexts:
         self,
         keeper: Keeper,
         caches: Caches,
+        charging: Charging,
         tagging: Tagging,
         models: Models,
         config: CachingConfig,
@@ -69,6 +71,7 @@ class Contexts:
     ) -> None:
         self._keeper = keeper
         self._caches = caches
+        self._charging = charging
         self._tagging = tagging
         self._models = models
         self._config = config
@@ -151,9 +154,9 @@ class Contexts:
         end = None
         if ttl_s is not None or expired_at is not None:
             end = self._choose_end(int(self._clock()), ttl_s, expired_at)
-        cache = await asyncio.to_thread(
-            partial(self._caches.update, tenant, cache_id, metadata=metadata, expired_at=end)
-        )
+        moved = None if end is None else self._charging.moved(cache_id, end)
+        change = partial(self._caches.update, tenant, cache_id, metadata=metadata, expired_at=end)
+        cache = await asyncio.to_thread(change, also=moved)
         if cache is None:
             raise ContextNotFound(cache_id)
         if as_of(cache, self._clock()).status is Status.PENDING:
@@ -162,7 +165,8 @@ class Contexts:
 
     async def delete(self, tenant: str, cache_id: str) -> None:
         """Raises ContextNotFound. Chats that use the cache go on to their end."""
-        cache = await asyncio.to_thread(self._caches.delete, tenant, cache_id)
+        over = self._charging.over(cache_id)
+        cache = await asyncio.to_thread(self._caches.delete, tenant, cache_id, over)
         if cache is None:
             raise ContextNotFound(cache_id)
         _log.info("cache deleted id=%s tenant=%s", cache_id, tenant)
@@ -223,7 +227,8 @@ class Contexts:
         """
         now = int(self._clock())
         end = self._choose_end(now, ttl_s, None)
-        extended = await asyncio.to_thread(self._caches.extend, cache.id, end, now)
+        moved = self._charging.moved(cache.id, end)
+        extended = await asyncio.to_thread(self._caches.extend, cache.id, end, now, moved)
         if extended is not None and extended.status is Status.PENDING:
             _log.info("cache revived id=%s tenant=%s", cache.id, cache.tenant)
             self._keeper.fill(extended)
@@ -232,7 +237,8 @@ class Contexts:
     async def sweep(self) -> None:
         """Mark what has passed its end and give back its bytes; fill what is pending."""
         running = self._keeper.fills()  # a cache revived behind our back has a newer one
-        for over in await asyncio.to_thread(self._caches.expire, int(self._clock())):
+        now, charge = int(self._clock()), self._charging.over
+        for over in await asyncio.to_thread(self._caches.expire, now, charge):
             _log.info("cache expired id=%s tenant=%s", over.id, over.tenant)
             self._keeper.drop(over.id, over.prefix_id, running.get(over.id))
         for cache in await asyncio.to_thread(self._caches.pending):

@@ -17,6 +17,7 @@ from mooring.core.errors import MooringError, Overloaded, PromptTooLong
 from mooring.core.prefix import Prefix
 from mooring.engine.interface import Engine, Progress
 from mooring.registry.caches import Caches
+from mooring.service.charging import Charging
 
 _log = logging.getLogger("mooring.keeping")
 _REMEMBERED_TOKENS = 2_000_000  # about 70 MB
@@ -27,9 +28,10 @@ OnProgress = Callable[[Progress], None]
 class Keeper:
     """Fills and releases, in the background of the event loop."""
 
-    def __init__(self, engine: Engine, caches: Caches) -> None:
+    def __init__(self, engine: Engine, caches: Caches, charging: Charging) -> None:
         self._engine = engine
         self._caches = caches
+        self._charging = charging
         self._fills: dict[str, asyncio.Task[None]] = {}
         """The running fill of each pending cache, by its id."""
         self._releases: set[asyncio.Task[None]] = set()
@@ -88,14 +90,19 @@ class Keeper:
     async def _fill(self, cache: CacheObject, on_progress: OnProgress | None) -> None:
         """Make a pending cache's prefix durable, and say how it went."""
         try:
-            status, failure = await self._keep(cache, on_progress)
-            await asyncio.to_thread(self._caches.settle, cache.id, status, failure)
+            tokens, failure = await self._keep(cache, on_progress)
+            status, charge = Status.ERROR, None
+            if failure is None:
+                status = Status.READY
+                charge = self._charging.ready(cache.id, cache.tenant, cache.model, tokens)
+            await asyncio.to_thread(self._caches.settle, cache.id, status, failure, charge)
         except MooringError as error:  # of the registry: the cache stays pending
             _log.error("cache not settled id=%s error=%s", cache.id, error)
 
     async def _keep(
         self, cache: CacheObject, on_progress: OnProgress | None
-    ) -> tuple[Status, Failure | None]:
+    ) -> tuple[int, Failure | None]:
+        """The tokens that are kept, or why they could not be."""
         begun = time.monotonic()
         try:
             prefix = await self.prefix_of(cache)
@@ -104,10 +111,10 @@ class Keeper:
         except MooringError as error:
             _log.error("cache failed id=%s error=%s", cache.id, error)
             kind = "engine_overloaded_error" if isinstance(error, Overloaded) else "server_error"
-            return Status.ERROR, Failure(kind, error.message)
+            return 0, Failure(kind, error.message)
         except Exception:  # noqa: BLE001 - a task's edge: nothing must leave it pending for ever
             _log.exception("cache failed id=%s", cache.id)
-            return Status.ERROR, Failure("server_error", "the server made a mistake; see its log")
+            return 0, Failure("server_error", "the server made a mistake; see its log")
         _log.info(
             "cache ready id=%s tokens=%d evaluated_tokens=%d seconds=%.2f",
             cache.id,
@@ -115,7 +122,7 @@ class Keeper:
             kept.evaluated_tokens,
             time.monotonic() - begun,
         )
-        return Status.READY, None
+        return len(prefix), None
 
     # Releasing
 

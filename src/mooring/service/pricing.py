@@ -1,7 +1,7 @@
 """Price plans: what a token costs, in which context-length class, since when. Pure.
 
-Money is counted in nano-units: 10**-9 of the plan's currency. Prices are published per million tokens, so a
-price of 1.00 is 1,000 nano-units a token, and a price with more than three decimals has no whole number.
+Money is counted in nano-units: 10**-9 of the plan's currency. Prices are published per million tokens,
+so a price of 1.00 is 1,000 nano-units a token; of more than three decimals there is no whole number.
 """
 
 import re

@@ -1,0 +1,134 @@
+"""The ledger: lines that are never changed, the balances they add up to, and the lives of caches.
+
+A `Step` is a piece of somebody else's transaction, so that what happens and what it costs are committed
+together or not at all.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
+
+from mooring.core.charge import Charge, ChargeKind, Life
+from mooring.registry.database import Database
+from mooring.registry.schema import accounts, caches, charges, lives
+
+Step = Callable[[sa.Connection], None]
+PriceLife = Callable[[Life, int], Sequence[Charge]]
+"""The charges for a life that ends at a moment."""
+
+
+class Ledger:
+    """Blocking; safe from any thread."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def post(self, lines: Iterable[Charge]) -> None:
+        """Write lines in one transaction; those that are there already stay as they are."""
+        with self._database.begin() as connection:
+            _post(connection, lines)
+
+    def balance(self, tenant: str) -> int:
+        """Nano-units: what came in, less what was charged."""
+        query = sa.select(accounts.c.balance).where(accounts.c.tenant == tenant)
+        with self._database.begin() as connection:
+            return connection.execute(query).scalar_one_or_none() or 0
+
+    def open_lives(self, tenant: str | None = None) -> Sequence[Life]:
+        """The lives that go on, of one tenant or of all."""
+        query = lives.select().order_by(lives.c.serial)
+        if tenant is not None:
+            query = query.where(lives.c.tenant == tenant)
+        with self._database.begin() as connection:
+            return [Life(**row._mapping) for row in connection.execute(query)]
+
+    def lines(
+        self,
+        tenant: str,
+        *,
+        since: int = 0,
+        before: int | None = None,
+        request_id: str | None = None,
+    ) -> Sequence[Charge]:
+        """A tenant's lines of a time, or of one request, in the order they were written."""
+        query = charges.select().where(charges.c.tenant == tenant, charges.c.created_at >= since)
+        if before is not None:
+            query = query.where(charges.c.created_at < before)
+        if request_id is not None:
+            query = query.where(charges.c.request_id == request_id)
+        with self._database.begin() as connection:
+            return [_charge(row) for row in connection.execute(query.order_by(charges.c.serial))]
+
+    # Steps of the transactions that change a cache
+
+    def beginning(self, cache_id: str, tokens: int, now: int, creation: Sequence[Charge]) -> Step:
+        """A cache is ready. Its life begins, unless it goes on; its creation is charged, once."""
+
+        def step(connection: sa.Connection) -> None:
+            row = connection.execute(caches.select().where(caches.c.id == cache_id)).one()
+            life = {
+                "cache_id": cache_id,
+                "tenant": row.tenant,
+                "model": row.model,
+                "tokens": tokens,
+                "began_at": now,
+                "until": row.expired_at,
+            }
+            connection.execute(insert(lives).values(life).on_conflict_do_nothing())
+            _post(connection, creation)
+
+        return step
+
+    def ending(self, cache_id: str, now: int, price: PriceLife) -> Step:
+        """A cache is over: its life, if it had one, is charged up to now or to its end."""
+
+        def step(connection: sa.Connection) -> None:
+            for life in _lives_of(connection, cache_id):
+                _close(connection, life, life.end(now), price)
+
+        return step
+
+    def moving(self, cache_id: str, until: int, now: int, price: PriceLife) -> Step:
+        """A cache has another end. If it was past the old one, that life is over."""
+
+        def step(connection: sa.Connection) -> None:
+            for life in _lives_of(connection, cache_id):
+                if life.until <= now:
+                    _close(connection, life, life.end(now), price)
+                else:
+                    which = lives.c.serial == life.serial
+                    connection.execute(lives.update().where(which).values(until=until))
+
+        return step
+
+
+def _lives_of(connection: sa.Connection, cache_id: str) -> list[Life]:
+    """The one that goes on, if there is one."""
+    found = connection.execute(lives.select().where(lives.c.cache_id == cache_id)).all()
+    return [Life(**row._mapping) for row in found]
+
+
+def _close(connection: sa.Connection, life: Life, ended_at: int, price: PriceLife) -> None:
+    connection.execute(lives.delete().where(lives.c.serial == life.serial))
+    _post(connection, price(life, ended_at))
+
+
+def _post(connection: sa.Connection, lines: Iterable[Charge]) -> None:
+    for line in lines:
+        row = insert(charges).values(asdict(line)).on_conflict_do_nothing(index_elements=["key"])
+        if connection.execute(row).rowcount == 0 or line.amount == 0:
+            continue
+        account = insert(accounts).values(tenant=line.tenant, balance=-line.amount)
+        moved = accounts.c.balance - line.amount
+        connection.execute(
+            account.on_conflict_do_update(index_elements=["tenant"], set_={"balance": moved})
+        )
+
+
+def _charge(row: sa.Row[Any]) -> Charge:
+    values = dict(row._mapping)
+    del values["serial"]
+    return Charge(**values | {"kind": ChargeKind(values["kind"])})

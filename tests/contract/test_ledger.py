@@ -1,0 +1,276 @@
+"""The ledger over a real registry: random histories bill the same as a slow, obvious model."""
+
+import asyncio
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from mooring.core.charge import Charge, ChargeKind
+from mooring.core.context import CacheObject, Status, new_cache_id
+from mooring.core.errors import RegistryFailed
+from mooring.core.usage import Usage
+from mooring.registry.caches import Caches
+from mooring.registry.database import Database
+from mooring.registry.ledger import Ledger
+from mooring.service.charging import Charging, ChatBill
+from mooring.service.pricing import PricePlan, Prices, Tariff
+
+NOW = 1_760_000_000
+OLD = Prices(input=2, cached_input=1, output=3, creation=5, storage_minute=7, call=11)
+NEW = Prices(input=20, cached_input=10, output=30, creation=50, storage_minute=70, call=110)
+CHANGE = NOW + 1000
+PLAN = PricePlan("test", "XXX", 2, (Tariff(0, (("any", OLD),)), Tariff(CHANGE, (("any", NEW),))))
+TENANTS = ("north", "south")
+
+
+def prices_at(moment: int) -> Prices:
+    return NEW if moment >= CHANGE else OLD
+
+
+@dataclass
+class Kept:
+    """A cache in the obvious model."""
+
+    id: str
+    tenant: str
+    tokens: int
+    end: int
+    status: str = "ready"
+    began: int | None = None
+    charged_until: int = 0
+    lives: list[tuple[int, int]] = field(default_factory=list)
+    created_cost: int = 0
+
+    def close(self, at: int) -> None:
+        assert self.began is not None
+        self.lives.append((self.began, max(self.began, min(at, self.end))))
+        self.began = None
+
+    def cost(self, now: int) -> int:
+        """Minute by minute, for all its lives and for the one that goes on."""
+        lives = list(self.lives)
+        if self.began is not None:
+            lives.append((self.began, max(self.began, min(now, self.end))))
+        return self.created_cost + sum(
+            prices_at(began + 60 * minute).storage_minute * self.tokens
+            for began, ended in lives
+            for minute in range(math.ceil((ended - began) / 60))
+        )
+
+
+class Histories(RuleBasedStateMachine):
+    """What happens to caches and chats, with clocks that step in either direction."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = NOW
+        self.database = Database(Path(":memory:"))
+        self.caches = Caches(self.database)
+        self.ledger = Ledger(self.database)
+        self.charging = Charging(self.ledger, PLAN, clock=lambda: self.now)
+        self.kept: dict[str, Kept] = {}
+        self.gone: list[Kept] = []
+        self.chats = dict.fromkeys(TENANTS, 0)
+        self.requests = 0
+
+    def teardown(self) -> None:
+        self.database.close()
+
+    @initialize()
+    def begin(self) -> None:
+        pass
+
+    @rule(step=st.integers(-300, 900))
+    def step_the_clock(self, step: int) -> None:
+        self.now += step
+
+    @rule(tenant=st.sampled_from(TENANTS), tokens=st.integers(0, 1000), ttl=st.integers(1, 600))
+    def create(self, tenant: str, tokens: int, ttl: int) -> None:
+        cache_id = new_cache_id()
+        end = self.now + ttl
+        self.caches.insert(
+            CacheObject(
+                cache_id, tenant, "m", (), (), "", "", None, self.now, end, Status.PENDING, tokens, "p"
+            )
+        )
+        self.settle(cache_id, tenant, tokens)
+        prices = prices_at(self.now)
+        self.kept[cache_id] = Kept(
+            cache_id, tenant, tokens, end, began=self.now, created_cost=prices.creation * tokens
+        )
+
+    def settle(self, cache_id: str, tenant: str, tokens: int) -> None:
+        for _ in range(2):  # a fill may be repeated
+            step = self.charging.ready(cache_id, tenant, "m", tokens)
+            self.caches.settle(cache_id, Status.READY, None, step)
+
+    @rule(data=st.data(), ttl=st.integers(1, 600))
+    def give_another_end(self, data: st.DataObject, ttl: int) -> None:
+        """By a chat that resets the TTL; past its end, the cache is revived."""
+        if not self.kept:
+            return
+        kept = self.kept[data.draw(st.sampled_from(sorted(self.kept)))]
+        end = self.now + ttl
+        moved = self.charging.moved(kept.id, end)
+        changed = self.caches.extend(kept.id, end, self.now, moved)
+        assert changed is not None
+        self._moved(kept, end)
+        if changed.status is Status.PENDING:
+            self.settle(kept.id, kept.tenant, kept.tokens)
+            if kept.began is None:
+                kept.began = self.now
+
+    @rule(data=st.data(), ttl=st.integers(1, 600))
+    def update(self, data: st.DataObject, ttl: int) -> None:
+        if not self.kept:
+            return
+        kept = self.kept[data.draw(st.sampled_from(sorted(self.kept)))]
+        end = self.now + ttl
+        self.caches.update(
+            kept.tenant,
+            kept.id,
+            metadata=None,
+            expired_at=end,
+            also=self.charging.moved(kept.id, end),
+        )
+        self._moved(kept, end)
+        self.settle(kept.id, kept.tenant, kept.tokens)
+        if kept.began is None:
+            kept.began = self.now
+
+    def _moved(self, kept: Kept, end: int) -> None:
+        if kept.began is not None and kept.end <= self.now:
+            kept.close(self.now)
+        kept.end = end
+
+    @rule()
+    def sweep(self) -> None:
+        for over in self.caches.expire(self.now, self.charging.over):
+            kept = self.kept[over.id]
+            if kept.began is not None:
+                kept.close(self.now)
+
+    @rule(data=st.data())
+    def delete(self, data: st.DataObject) -> None:
+        if not self.kept:
+            return
+        kept = self.kept.pop(data.draw(st.sampled_from(sorted(self.kept))))
+        assert self.caches.delete(kept.tenant, kept.id, self.charging.over(kept.id)) is not None
+        if kept.began is not None:
+            kept.close(self.now)
+        self.gone.append(kept)
+
+    @rule(
+        tenant=st.sampled_from(TENANTS),
+        prompt=st.integers(1, 1000),
+        share=st.floats(0, 1),
+        output=st.integers(0, 100),
+        twice=st.booleans(),
+    )
+    def chat(self, tenant: str, prompt: int, share: float, output: int, twice: bool) -> None:
+        cached = int(prompt * share)
+        self.requests += 1
+        usage = Usage(prompt, cached, output)
+        cache_id = "cache-1" if cached else None
+        bill = ChatBill(f"chatcmpl-{self.requests}", tenant, "m", usage, cache_id, None)
+        for _ in range(2 if twice else 1):  # written again after a crash, say
+            self.ledger.post(self.charging._lines(bill))
+        prices = prices_at(self.now)
+        self.chats[tenant] += (
+            (prices.call if cached else 0)
+            + prices.input * (prompt - cached)
+            + prices.cached_input * cached
+            + prices.output * output
+        )
+
+    @invariant()
+    def the_bill_is_right_to_the_unit(self) -> None:
+        for tenant in TENANTS:
+            lines = self.ledger.lines(tenant)
+            running = self.charging.running(tenant)
+            billed = sum(line.amount for line in lines) + sum(line.amount for line in running)
+            owned = [kept for kept in [*self.kept.values(), *self.gone] if kept.tenant == tenant]
+            assert billed == self.chats[tenant] + sum(kept.cost(self.now) for kept in owned)
+            assert self.ledger.balance(tenant) == -sum(line.amount for line in lines)
+            assert all(line.amount >= 0 for line in lines)
+
+    @invariant()
+    def only_caches_that_are_there_have_a_life(self) -> None:
+        open_ids = {life.cache_id for life in self.ledger.open_lives()}
+        assert open_ids == {kept.id for kept in self.kept.values() if kept.began is not None}
+
+
+Histories.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestHistories = Histories.TestCase
+
+
+@pytest.fixture
+def database(tmp_path: Path):
+    database = Database(tmp_path / "registry.sqlite3")
+    yield database
+    database.close()
+
+
+def line(key: str, amount: int = 5) -> Charge:
+    return Charge(key, "north", ChargeKind.INPUT, amount, 1, amount, 0, "XXX", "test", "m", NOW)
+
+
+def test_lines_are_never_changed_or_removed(database: Database):
+    ledger = Ledger(database)
+    ledger.post([line("a")])
+    for statement in ("UPDATE charges SET amount = 0", "DELETE FROM charges"):
+        with pytest.raises(RegistryFailed, match="append-only"), database.begin() as connection:
+            connection.execute(sa.text(statement))
+    assert [each.amount for each in ledger.lines("north")] == [5]
+
+
+def test_the_same_thing_is_charged_once(database: Database):
+    ledger = Ledger(database)
+    ledger.post([line("a"), line("a"), line("b", 7)])
+    ledger.post([line("a", 100)])
+    assert [each.amount for each in ledger.lines("north")] == [5, 7]
+    assert ledger.balance("north") == -12
+
+
+def test_lines_of_a_transaction_that_fails_are_not_there(database: Database):
+    ledger = Ledger(database)
+    broken = Charge("b", None, ChargeKind.INPUT, 1, 1, 1, 0, "XXX", "t", "m", NOW)  # type: ignore[arg-type]
+    with pytest.raises(RegistryFailed):
+        ledger.post([line("a"), broken])
+    assert ledger.lines("north") == []
+    assert ledger.balance("north") == 0
+
+
+def test_chats_that_end_together_share_a_transaction(database: Database):
+    async def run() -> int:
+        ledger = Ledger(database)
+        charging = Charging(ledger, PLAN)
+        posts, post = [], ledger.post
+        ledger.post = lambda lines: (posts.append(1), post(lines))  # type: ignore[method-assign]
+        usage = Usage(10, 0, 5)
+        bills = [ChatBill(f"chatcmpl-{n}", "north", "m", usage, None, None) for n in range(100)]
+        await asyncio.gather(*map(charging.charge, bills))
+        assert len(ledger.lines("north")) == 200
+        return len(posts)
+
+    assert asyncio.run(run()) <= 3
+
+
+def test_a_ledger_that_cannot_be_written_fails_every_chat_that_waits(database: Database):
+    async def run() -> None:
+        charging = Charging(Ledger(database), PLAN)
+        with database.begin() as connection:
+            connection.execute(sa.text("ALTER TABLE charges RENAME TO hidden"))
+        bill = ChatBill("chatcmpl-1", "north", "m", Usage(10, 0, 5), None, None)
+        failures = await asyncio.gather(
+            charging.charge(bill), charging.charge(bill), return_exceptions=True
+        )
+        assert all(isinstance(failure, RegistryFailed) for failure in failures)
+
+    asyncio.run(run())
