@@ -36,6 +36,7 @@ from mooring.service.files import FileStore
 from mooring.service.keeping import Keeper
 from mooring.service.models import Models
 from mooring.service.pricing import NANO, load_plans
+from mooring.service.statements import Statements
 from mooring.service.tagging import Tagging
 from mooring.service.tenants import Tenancy
 from mooring.telemetry import Metrics
@@ -48,6 +49,8 @@ class Services:
     """A running core, ready to be served over HTTP or used in-process."""
 
     tenancy: Tenancy
+    charging: Charging
+    statements: Statements
     engine: Engine
     contexts: Contexts
     tagging: Tagging
@@ -101,7 +104,8 @@ async def run_services(
         stack.push_async_callback(engine.close)
         models = Models(engine.model.name, config.model.aliases, int(time.time()))
         caches = Caches(database)
-        charging = _charging(database, config.billing)
+        ledger = Ledger(database)
+        charging = make_charging(ledger, config.billing)
         stack.push_async_callback(charging.close)
         keeper = Keeper(engine, caches, charging)
         stack.push_async_callback(keeper.close)
@@ -115,7 +119,18 @@ async def run_services(
         )
         await file_store.resume()
         chat = Chat(engine, contexts, models, charging)
-        yield Services(tenancy, engine, contexts, tagging, file_store, chat, models, metrics)
+        yield Services(
+            tenancy,
+            charging,
+            Statements(ledger, charging),
+            engine,
+            contexts,
+            tagging,
+            file_store,
+            chat,
+            models,
+            metrics,
+        )
 
 
 def make_http(config: Config, services: Services) -> FastAPI:
@@ -129,23 +144,23 @@ def make_http(config: Config, services: Services) -> FastAPI:
     app.include_router(tags.router(services.tagging, services.contexts))  # before /caching/{id}
     app.include_router(caching.router(services.contexts))
     app.include_router(openai.router(services.chat, services.models, config.chat, fingerprint))
-    app.include_router(account.router())
+    app.include_router(account.router(services.charging, services.statements))
     app.include_router(files.router(services.files))
-    app.include_router(admin.router(services.tenancy))
+    app.include_router(admin.router(services.tenancy, services.charging))
     app.include_router(operations.router(services.engine, services.metrics))
     describe(app)
     return app
 
 
-def _charging(database: Database, config: BillingConfig) -> Charging:
-    """Raises StartRefused: there is no such plan."""
+def make_charging(ledger: Ledger, config: BillingConfig) -> Charging:
+    """Under the configured plan. Raises StartRefused: there is no such plan."""
     plans = load_plans(config.plans)
     if config.plan not in plans:
         raise StartRefused(
             f"billing.plan: there is no price plan {config.plan!r}; there are {', '.join(plans)}"
         )
     overdraft = int(config.overdraft * NANO) if config.prepaid else None
-    return Charging(Ledger(database), plans[config.plan], overdraft=overdraft)
+    return Charging(ledger, plans[config.plan], overdraft=overdraft)
 
 
 async def _refuse_open_door(server: ServerConfig, tenancy: Tenancy) -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 import mooring
 from mooring import serving as http
 from mooring.app import Services
-from mooring.commands import estimate, key, tenant
+from mooring.commands import bill, estimate, key, tenant
 from mooring.config import Config, load_config
 from mooring.core.errors import MooringError
 from mooring.demo import run_demo
@@ -30,6 +30,8 @@ cli = typer.Typer(
 cli.add_typer(tenant.cli)
 cli.add_typer(key.cli)
 cli.command(name="estimate")(estimate.command)
+cli.command(name="bill")(bill.bill)
+cli.command(name="top-up")(bill.top_up)
 _console = Console(stderr=True)
 
 

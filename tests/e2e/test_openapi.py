@@ -45,7 +45,14 @@ def existing(small_server: ServerProcess) -> dict[str, str]:
         cache = http.post("/v1/caching", json=body).json()
         form = {"files": {"file": ("a.txt", b"text")}, "data": {"purpose": "file-extract"}}
         file = http.post("/v1/files", **form).json()
-    return {"cache_id": cache["id"], "tag": "quay", "file_id": file["id"]}
+        chat = {"model": "moonshot-v1", "messages": messages, "max_tokens": 1}
+        answer = http.post("/v1/chat/completions", json=chat).json()
+    return {
+        "cache_id": cache["id"],
+        "tag": "quay",
+        "file_id": file["id"],
+        "request_id": answer["id"],
+    }
 
 
 @pytest.mark.parametrize("mode", list(schemathesis.GenerationMode), ids=lambda mode: mode.value)

@@ -51,13 +51,21 @@ def make_things(client: httpx.Client) -> dict[str, str]:
     cache = client.post("/v1/caching", json=body).json()
     form = {"files": {"file": ("a.txt", b"text")}, "data": {"purpose": "file-extract"}}
     file = client.post("/v1/files", **form).json()
-    return {"cache_id": cache["id"], "tag": "rules", "file_id": file["id"]}
+    chat = {"model": "moonshot-v1", "messages": [USER], "max_tokens": 1}
+    request_id = client.post("/v1/chat/completions", json=chat).json()["id"]
+    return {
+        "cache_id": cache["id"],
+        "tag": "rules",
+        "file_id": file["id"],
+        "request_id": request_id,
+    }
 
 
 UNKNOWN = {
     "cache_id": "cache-00000000000000000000",
     "tag": "nobody",
     "file_id": "file-00000000000000000000",
+    "request_id": "chatcmpl-000000000000000000000000",
 }
 CALLS = {
     ("GET", "/v1/caching/{cache_id}"): {},
@@ -68,6 +76,7 @@ CALLS = {
     ("GET", "/v1/files/{file_id}"): {},
     ("GET", "/v1/files/{file_id}/content"): {},
     ("DELETE", "/v1/files/{file_id}"): {},
+    ("GET", "/v1/usage/requests/{request_id}"): {},
 }
 """Every call on one thing; with another tenant's, it must be as with one that never was."""
 DELETES_WHATEVER = {("DELETE", "/v1/caching/refs/tags/{tag}")}

@@ -1,5 +1,6 @@
 """Tenants and keys for whoever runs the server: `/admin/v1`, with the admin key."""
 
+from decimal import Decimal
 from typing import Annotated, Any
 
 from fastapi import APIRouter
@@ -12,9 +13,12 @@ from mooring.api.replies import (
     NewKeyReply,
     TenantList,
     TenantReply,
+    TopUpReply,
     documented,
 )
 from mooring.core.tenant import Key, Tenant
+from mooring.service.charging import Charging
+from mooring.service.pricing import NANO
 from mooring.service.tenants import Tenancy
 
 _MAX_TTL_S = 1 << 40
@@ -50,7 +54,18 @@ class KeyBody(BaseModel):
     """Seconds; without it the key has no end."""
 
 
-def router(tenancy: Tenancy) -> APIRouter:
+class TopUpBody(BaseModel):
+    """What `POST /admin/v1/tenants/{tenant_id}/top-ups` takes."""
+
+    model_config = ConfigDict(strict=True)
+
+    amount: Annotated[str, Field(pattern=r"^[0-9]{1,9}(\.[0-9]{1,9})?$")]
+    """In the plan's currency, as a decimal."""
+    reference: Annotated[str, Field(min_length=1, max_length=256)]
+    """Of the payment; the same one counts once."""
+
+
+def router(tenancy: Tenancy, charging: Charging) -> APIRouter:
     routes = APIRouter(prefix="/admin/v1/tenants", tags=["admin"], route_class=StrictRoute)
 
     @routes.post("", **documented(TenantReply))
@@ -84,6 +99,19 @@ def router(tenancy: Tenancy) -> APIRouter:
     async def revoke(tenant_id: str, key_id: str) -> dict[str, Any]:
         """Refuse a key from now on; it stays in the list."""
         return key_to_wire(await tenancy.revoke_key(key_id, tenant_id))
+
+    @routes.post("/{tenant_id}/top-ups", **documented(TopUpReply))
+    async def top_up(tenant_id: str, body: TopUpBody) -> dict[str, Any]:
+        """Add to a prepaid balance."""
+        await tenancy.get(tenant_id)
+        await charging.top_up(tenant_id, int(Decimal(body.amount) * NANO), body.reference)
+        return {
+            "object": "top_up",
+            "tenant": tenant_id,
+            "amount": body.amount,
+            "reference": body.reference,
+            "currency": charging.plan.currency,
+        }
 
     return routes
 

@@ -149,6 +149,52 @@ class BalanceReply(_Reply):
     status: Literal[True]
 
 
+class UsageGroup(_Reply):
+    group: str
+    requests: int
+    quantities: dict[str, int]
+    amounts: dict[str, str]
+    amount: str
+    without_caching: str
+    saved: str
+
+
+class UsageList(_Reply):
+    object: Literal["list"]
+    group_by: Literal["day", "model", "cache", "tag"]
+    currency: str
+    data: list[UsageGroup]
+
+
+class RequestLine(_Reply):
+    kind: str
+    quantity: int
+    unit: str
+    amount: str
+    without_caching: str
+    plan: str
+    model: str
+    cache_id: str | None
+    tag: str | None
+    created_at: int
+
+
+class RequestLines(_Reply):
+    object: Literal["list"]
+    request_id: str
+    currency: str
+    amount: str
+    data: list[RequestLine]
+
+
+class TopUpReply(_Reply):
+    object: Literal["top_up"]
+    tenant: str
+    amount: str
+    reference: str
+    currency: str
+
+
 class UsageReply(_Reply):
     prompt_tokens: int
     completion_tokens: int

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mooring.config import load_config
+from mooring.config import Config, load_config
 from mooring.registry.database import Database
 from mooring.registry.tenants import Tenants
 from mooring.service.tenants import Tenancy
@@ -20,23 +20,29 @@ DataDir = Annotated[Path | None, typer.Option(help="The server's. [the user's da
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
-def on_tenancy(data_dir: Path | None, work: Callable[[Tenancy], Awaitable[T]]) -> T:
-    """The outcome of some work with the tenants of a data directory.
+def on_registry(config: Config, work: Callable[[Database], Awaitable[T]]) -> T:
+    """The outcome of some work with a data directory's registry.
 
     Raises:
         MooringError: the registry cannot be used, or the work is refused.
     """
-    folder = load_config(None, {"server": {"data_dir": data_dir}}).server.data_dir
+    folder = config.server.data_dir
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     database = Database(folder / "registry.sqlite3")
 
     async def run() -> T:
-        return await work(Tenancy(Tenants(database)))
+        return await work(database)
 
     try:
         return asyncio.run(run())
     finally:
         database.close()
+
+
+def on_tenancy(data_dir: Path | None, work: Callable[[Tenancy], Awaitable[T]]) -> T:
+    """The outcome of some work with the tenants of a data directory. Raises as `on_registry` does."""
+    config = load_config(None, {"server": {"data_dir": data_dir}})
+    return on_registry(config, lambda database: work(Tenancy(Tenants(database))))
 
 
 def show(rows: Sequence[dict[str, Any]], columns: Sequence[str], *, as_json: bool) -> None:

@@ -22,6 +22,16 @@ class ChargeKind(StrEnum):
     """Money that came in; its amount is below 0."""
 
 
+class Grouping(StrEnum):
+    """What usage is added up by."""
+
+    DAY = "day"
+    """UTC."""
+    MODEL = "model"
+    CACHE = "cache"
+    TAG = "tag"
+
+
 @dataclass(frozen=True)
 class Charge:
     """One line. `amount` is `quantity` times `unit`, but for storage under changing prices."""

@@ -13,6 +13,7 @@ MooringError
 │   ├── ContextNotFound       no such cache (for this tenant)
 │   ├── TagNotFound           no such tag (for this tenant)
 │   ├── FileNotFound          no such file (for this tenant)
+│   ├── RequestNotFound       no charge for such a request (of this tenant)
 │   ├── TenantNotFound        no such tenant (for an operator)
 │   ├── KeyNotFound           no such key (for an operator)
 │   └── ModelNotFound         no such model or alias
@@ -98,6 +99,13 @@ class FileNotFound(NotFound):
 
     def __init__(self, file_id: str) -> None:
         super().__init__(f"no file with the id {file_id!r}", param="file_id")
+
+
+class RequestNotFound(NotFound):
+    """Nothing was charged under this id."""
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(f"nothing was charged for a request with the id {request_id!r}")
 
 
 class TenantNotFound(NotFound):

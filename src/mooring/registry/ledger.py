@@ -5,19 +5,48 @@ together or not at all.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
-from mooring.core.charge import Charge, ChargeKind, Life
+from mooring.core.charge import Charge, ChargeKind, Grouping, Life
 from mooring.registry.database import Database
 from mooring.registry.schema import accounts, caches, charges, lives
 
 Step = Callable[[sa.Connection], None]
 PriceLife = Callable[[Life, int], Sequence[Charge]]
 """The charges for a life that ends at a moment."""
+
+
+_DAY_S = 86_400
+_GROUPS: dict[Grouping, sa.ColumnElement[Any]] = {
+    Grouping.DAY: charges.c.created_at // _DAY_S,
+    Grouping.MODEL: charges.c.model,
+    Grouping.CACHE: charges.c.cache_id,
+    Grouping.TAG: charges.c.tag,
+}
+
+
+@dataclass(frozen=True)
+class Total:
+    """The sum of a group's lines of one kind."""
+
+    group: str
+    kind: ChargeKind
+    quantity: int
+    amount: int
+    plain: int
+    requests: int
+
+
+def group_of(group: Grouping, value: object) -> str:
+    """How a group is called; "" is what has no cache or no tag."""
+    if group is Grouping.DAY and isinstance(value, int):
+        return datetime.fromtimestamp(value * _DAY_S, UTC).date().isoformat()
+    return "" if value is None else str(value)
 
 
 class Ledger:
@@ -61,6 +90,29 @@ class Ledger:
             query = query.where(charges.c.request_id == request_id)
         with self._database.begin() as connection:
             return [_charge(row) for row in connection.execute(query.order_by(charges.c.serial))]
+
+    def totals(self, tenant: str, group: Grouping, *, since: int, before: int) -> Sequence[Total]:
+        """Sums of a tenant's lines of a time, by group and kind; top-ups are not among them."""
+        by = _GROUPS[group]
+        query = (
+            sa.select(
+                by,
+                charges.c.kind,
+                sa.func.sum(charges.c.quantity),
+                sa.func.sum(charges.c.amount),
+                sa.func.sum(charges.c.plain),
+                sa.func.count(charges.c.request_id.distinct()),
+            )
+            .where(charges.c.tenant == tenant, charges.c.kind != ChargeKind.TOP_UP)
+            .where(charges.c.created_at >= since, charges.c.created_at < before)
+            .group_by(by, charges.c.kind)
+            .order_by(by, charges.c.kind)
+        )
+        with self._database.begin() as connection:
+            return [
+                Total(group_of(group, row[0]), ChargeKind(row[1]), *row[2:])
+                for row in connection.execute(query)
+            ]
 
     # Steps of the transactions that change a cache
 

@@ -77,6 +77,10 @@ class PricePlan:
         index = bisect_right([tariff.since for tariff in self.tariffs], moment)
         return self.tariffs[max(0, index - 1)]
 
+    def exactly(self, nano: int) -> str:
+        """An amount with all its decimals."""
+        return f"{Decimal(nano) / NANO:f}"
+
     def show(self, nano: int) -> str:
         """An amount in the plan's currency, cut to its decimals, as Moonshot's calculator does."""
         unit = Decimal(10) ** -self.decimals
