@@ -19,6 +19,7 @@ from mooring.api.replies import describe
 from mooring.config import BillingConfig, Config, ServerConfig
 from mooring.core.address import is_loopback
 from mooring.core.errors import DataDirBusy, StartRefused
+from mooring.core.limits import Limits
 from mooring.engine.interface import Engine
 from mooring.engine.llamacpp.loading import OnProgress, load_engine
 from mooring.engine.llamacpp.source import find_model
@@ -34,6 +35,7 @@ from mooring.service.chat import Chat
 from mooring.service.contexts import Contexts
 from mooring.service.files import FileStore
 from mooring.service.keeping import Keeper
+from mooring.service.limiting import Limiter
 from mooring.service.models import Models
 from mooring.service.pricing import NANO, load_plans
 from mooring.service.statements import Statements
@@ -107,10 +109,11 @@ async def run_services(
         ledger = Ledger(database)
         charging = make_charging(ledger, config.billing)
         stack.push_async_callback(charging.close)
+        limiter = Limiter(Limits(**config.limits.model_dump()), tenancy.limits_of)
         keeper = Keeper(engine, caches, charging)
         stack.push_async_callback(keeper.close)
         tagging = Tagging(Tags(database), caches)
-        contexts = Contexts(keeper, caches, charging, tagging, models, config.caching)
+        contexts = Contexts(keeper, caches, charging, limiter, tagging, models, config.caching)
         await contexts.resume()
         sweeper = asyncio.create_task(contexts.sweep_forever(), name="sweeper")
         stack.callback(sweeper.cancel)
@@ -118,7 +121,7 @@ async def run_services(
             Files(database), Extractor(config.files), data_dir / "files", config.files
         )
         await file_store.resume()
-        chat = Chat(engine, contexts, models, charging)
+        chat = Chat(engine, contexts, models, charging, limiter)
         yield Services(
             tenancy,
             charging,

@@ -109,6 +109,18 @@ class FilesConfig(_Part):
     """Address space for one document."""
 
 
+class LimitsConfig(_Part):
+    """Of each tenant without its own; None sets no bound. `core.limits` says what each means."""
+
+    concurrent_requests: int | None = Field(None, ge=1)
+    requests_per_minute: int | None = Field(None, ge=1)
+    tokens_per_minute: int | None = Field(None, ge=1)
+    tokens_per_day: int | None = Field(None, ge=1)
+    cached_tokens: int | None = Field(None, ge=1)
+    cached_bytes: int | None = Field(None, ge=1)
+    context_tokens: int | None = Field(None, ge=1)
+
+
 class TokenPricesConfig(_Part):
     """Prices per million tokens, of one context-length class."""
 
@@ -164,6 +176,7 @@ class Config(_Part):
     caching: CachingConfig = CachingConfig()
     chat: ChatConfig = ChatConfig()
     files: FilesConfig = FilesConfig()
+    limits: LimitsConfig = LimitsConfig()
     billing: BillingConfig = BillingConfig()
 
 

@@ -26,6 +26,7 @@ from mooring.core.errors import (
     QuotaExceeded,
     RegistryFailed,
 )
+from mooring.core.limits import Limits
 from mooring.engine.interface import Delta, Generation, Sampling, Source
 from mooring.engine.llamacpp.engine import LlamaEngine
 from mooring.engine.llamacpp.loading import load_engine
@@ -37,6 +38,7 @@ from mooring.service.charging import Charging
 from mooring.service.chat import Answer, Chat, ChatRequest
 from mooring.service.contexts import Contexts, NewCache
 from mooring.service.keeping import Keeper, make_conversation
+from mooring.service.limiting import Limiter
 from mooring.service.models import Models
 from mooring.service.pricing import load_plans
 from mooring.service.tagging import Tagging
@@ -107,6 +109,10 @@ class Services:
         return len(list((self.data_dir / "kv").glob(f"*/{cache.prefix_id}.kv"))) == 1
 
 
+async def no_own_limits(_tenant: str) -> dict[str, int]:
+    return {}
+
+
 @asynccontextmanager
 async def serving(
     model: Path, data_dir: Path, clock: Clock | None = None, **config
@@ -122,10 +128,11 @@ async def serving(
     ledger = Ledger(database)
     charging = Charging(ledger, load_plans({})["dollar-2025"], clock=clock)
     keeper = Keeper(engine, caches, charging)
+    limiter = Limiter(Limits(), no_own_limits)
     tagging = Tagging(Tags(database), caches, clock)
     caching = CachingConfig(sweep_interval_s=0.01)
-    contexts = Contexts(keeper, caches, charging, tagging, models, caching, clock)
-    chat = Chat(engine, contexts, models, charging, clock)
+    contexts = Contexts(keeper, caches, charging, limiter, tagging, models, caching, clock)
+    chat = Chat(engine, contexts, models, charging, limiter, clock)
     try:
         async with asyncio.timeout(HANG_S):
             await contexts.resume()
@@ -730,7 +737,8 @@ async def test_no_inference_at_or_below_zero(tiny_model: Path, tmp_path: Path) -
         plan = load_plans({})["dollar-2025"]
         charging = Charging(services.ledger, plan, overdraft=0, clock=services.clock)
         models = Models("tiny", (), NOW)
-        chat = Chat(services.engine, services.contexts, models, charging, services.clock)
+        limiter = Limiter(Limits(), no_own_limits)
+        chat = Chat(services.engine, services.contexts, models, charging, limiter, services.clock)
         asked = ChatRequest("tiny", QUESTION, Sampling(3))
         with pytest.raises(QuotaExceeded):
             await chat.begin(TENANT, asked)

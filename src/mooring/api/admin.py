@@ -42,6 +42,8 @@ class TenantChange(BaseModel):
 
     name: Name | None = None
     disabled: bool | None = None
+    limits: dict[str, Annotated[int, Field(ge=0, lt=1 << 53)]] | None = None
+    """By the names of `[limits]` in the configuration; 0 lifts a configured one."""
 
 
 class KeyBody(BaseModel):
@@ -83,7 +85,10 @@ def router(tenancy: Tenancy, charging: Charging) -> APIRouter:
     @routes.patch("/{tenant_id}", **documented(TenantReply))
     async def update(tenant_id: str, body: TenantChange) -> dict[str, Any]:
         """Rename it, or refuse its keys from now on; what it owns stays."""
-        return tenant_to_wire(await tenancy.update(tenant_id, name=body.name, disabled=body.disabled))
+        changed = await tenancy.update(
+            tenant_id, name=body.name, disabled=body.disabled, limits=body.limits
+        )
+        return tenant_to_wire(changed)
 
     @routes.post("/{tenant_id}/keys", **documented(NewKeyReply))
     async def issue(tenant_id: str, body: KeyBody) -> dict[str, Any]:
@@ -123,6 +128,7 @@ def tenant_to_wire(tenant: Tenant) -> dict[str, Any]:
         "name": tenant.name,
         "created_at": tenant.created_at,
         "disabled": tenant.disabled,
+        "limits": dict(tenant.limits),
     }
 
 

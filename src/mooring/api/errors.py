@@ -1,6 +1,7 @@
 """Every error as the one error object (docs/moonshot-api.md, section 5), by one table."""
 
 import logging
+import math
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -27,6 +28,7 @@ _TABLE: list[tuple[type[Exception], tuple[int, str, str | None]]] = [
     (errors.FileNotFound, (404, "resource_not_found_error", "file_not_found")),
     (errors.ModelNotFound, (404, "resource_not_found_error", "model_not_found")),
     (errors.NotFound, (404, "resource_not_found_error", None)),
+    (errors.RateLimited, (429, "rate_limit_reached_error", "rate_limit_exceeded")),
     (errors.QuotaExceeded, (429, "exceeded_current_quota_error", "insufficient_quota")),
     (errors.StorageFull, (429, "engine_overloaded_error", "storage_full")),
     (errors.Overloaded, (429, "engine_overloaded_error", None)),
@@ -70,6 +72,8 @@ def _body(kind: str, message: str, code: str | None, param: str | None) -> dict[
 async def _on_our_error(_: Request, error: Exception) -> JSONResponse:
     status, _kind, code = _row(error)
     headers = {"Retry-After": _RETRY_AFTER_S[code]} if status == 429 and code in _RETRY_AFTER_S else {}
+    if isinstance(error, errors.RateLimited):
+        headers |= error.headers | {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
     if (miss := _miss_of(error)) is not None:
         headers[MISS_HEADER] = str(miss)
     return JSONResponse(error_object(error), status, headers)

@@ -133,7 +133,7 @@ def router(
             return JSONResponse(dry_completion(envelope, run), headers=cache_headers(run))
         try:
             answer = await until_gone(request, chat.begin(tenant, asked))
-            headers = cache_headers(answer)
+            headers = cache_headers(answer) | dict(answer.limits)
             envelope = replace(envelope, id=answer.id)
             if body.stream:
                 usage = bool(body.stream_options and body.stream_options.include_usage)

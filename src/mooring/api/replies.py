@@ -226,6 +226,7 @@ class TenantReply(_Reply):
     name: str
     created_at: int
     disabled: bool
+    limits: dict[str, int]
 
 
 class TenantList(_Reply):

@@ -6,13 +6,14 @@ import typer
 
 from mooring.api.admin import tenant_to_wire
 from mooring.commands.registry import AsJson, DataDir, on_tenancy, show
+from mooring.core.errors import InvalidRequest
 
 cli = typer.Typer(
     name="tenant",
     help="Teams or customers: each sees its own caches, tags and files, and nothing of the others.",
     no_args_is_help=True,
 )
-_COLUMNS = ("id", "name", "created_at", "disabled")
+_COLUMNS = ("id", "name", "created_at", "disabled", "limits")
 TenantId = Annotated[str, typer.Argument(help="Its id: a-z, 0-9, _ and -.")]
 
 
@@ -33,6 +34,32 @@ def list_(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """All tenants."""
     found = on_tenancy(data_dir, lambda tenancy: tenancy.list())
     show([tenant_to_wire(each) for each in found], _COLUMNS, as_json=as_json)
+
+
+@cli.command()
+def limit(
+    tenant: TenantId,
+    limits: Annotated[list[str], typer.Argument(help="NAME=NUMBER; 0 lifts a configured one.")],
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give a tenant limits of its own.
+
+    There are concurrent_requests, requests_per_minute, tokens_per_minute, tokens_per_day, cached_tokens,
+    cached_bytes and context_tokens.
+
+    Example: mooring tenant limit north requests_per_minute=60 cached_tokens=1000000
+    """
+    own = dict(_read_limit(each) for each in limits)
+    changed = on_tenancy(data_dir, lambda tenancy: tenancy.update(tenant, limits=own))
+    show([tenant_to_wire(changed)], _COLUMNS, as_json=as_json)
+
+
+def _read_limit(text: str) -> tuple[str, int]:
+    name, _, number = text.partition("=")
+    if not (number.isascii() and number.isdecimal()):
+        raise InvalidRequest(f"{text!r} must read NAME=NUMBER")
+    return name, int(number)
 
 
 @cli.command()

@@ -18,6 +18,7 @@ MooringError
 │   ├── KeyNotFound           no such key (for an operator)
 │   └── ModelNotFound         no such model or alias
 ├── QuotaExceeded             the tenant has used up what it may have
+├── RateLimited               the tenant uses more at once, or in a while, than it may
 ├── Overloaded                try again later
 │   └── StorageFull           the disk cannot hold what should be kept
 ├── EngineFailed              the engine broke while serving the request
@@ -26,6 +27,8 @@ MooringError
     ├── ModelUnreadable       the model file is missing, broken or of a family we do not serve
     └── DataDirBusy           another server works in this data directory
 """
+
+from collections.abc import Mapping
 
 from mooring.core.miss import Miss
 
@@ -133,6 +136,17 @@ class ModelNotFound(NotFound):
 
 class QuotaExceeded(MooringError):
     """A tenant's limit on what it keeps or spends is reached; waiting does not help."""
+
+
+class RateLimited(MooringError):
+    """A tenant's limit on what it does in a while is reached; waiting helps."""
+
+    def __init__(
+        self, message: str, *, retry_after_s: float, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        self.headers = dict(headers or {})
 
 
 class Overloaded(MooringError):

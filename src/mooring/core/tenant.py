@@ -2,7 +2,8 @@
 
 import hashlib
 import secrets
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 DEFAULT_TENANT = "default"
 """Whom the one configured key, or a server without keys, speaks for."""
@@ -17,6 +18,8 @@ class Tenant:
     created_at: int
     disabled: bool = False
     """Its keys are refused; what it owns stays."""
+    limits: Mapping[str, int] = field(default_factory=dict)
+    """Its own, by the names of `core.limits.Limits`; 0 lifts a configured one."""
 
 
 @dataclass(frozen=True)

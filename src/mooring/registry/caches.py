@@ -7,6 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from mooring.core.context import CacheObject, Failure, Page, Status
+from mooring.core.errors import QuotaExceeded
 from mooring.registry.database import Database
 from mooring.registry.ledger import Step
 from mooring.registry.paging import select_page
@@ -30,9 +31,11 @@ class Caches:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def insert(self, cache: CacheObject) -> None:
+    def insert(self, cache: CacheObject, also: Step | None = None) -> None:
         with self._database.begin() as connection:
             connection.execute(caches.insert().values(_to_row(cache)))
+            if also is not None:
+                also(connection)
 
     def get(self, tenant: str, cache_id: str) -> CacheObject | None:
         with self._database.begin() as connection:
@@ -164,6 +167,27 @@ class Caches:
     def _update(self, which: sa.ColumnElement[bool], **values: Any) -> None:
         with self._database.begin() as connection:
             connection.execute(caches.update().where(which).values(values))
+
+
+def within(tenant: str, most_tokens: int) -> Step:
+    """A step that refuses a change after which a tenant's live caches hold more tokens than this.
+
+    It comes after the change has been written, so that no other one can be in between.
+    """
+
+    def step(connection: sa.Connection) -> None:
+        held = sa.select(sa.func.coalesce(sa.func.sum(caches.c.tokens), 0)).where(
+            caches.c.tenant == tenant, caches.c.status.in_(_WANTED)
+        )
+        tokens = connection.execute(held).scalar_one()
+        if tokens > most_tokens:
+            raise QuotaExceeded(
+                f"messages: this tenant's caches would hold {tokens} tokens, of at most {most_tokens}:"
+                " delete some, or let them expire",
+                param="messages",
+            )
+
+    return step
 
 
 def _has(key: str, value: str) -> sa.ColumnElement[bool]:

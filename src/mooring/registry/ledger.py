@@ -157,6 +157,17 @@ class Ledger:
         return step
 
 
+def both(first: Step, second: Step | None) -> Step:
+    """One after the other."""
+
+    def step(connection: sa.Connection) -> None:
+        first(connection)
+        if second is not None:
+            second(connection)
+
+    return step
+
+
 def _lives_of(connection: sa.Connection, cache_id: str) -> list[Life]:
     """The one that goes on, if there is one."""
     found = connection.execute(lives.select().where(lives.c.cache_id == cache_id)).all()

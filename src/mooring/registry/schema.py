@@ -104,6 +104,7 @@ tenants = sa.Table(
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.Column("disabled", sa.Boolean, nullable=False),
+    sa.Column("limits", sa.JSON, nullable=False),
 )
 
 keys = sa.Table(

@@ -1,6 +1,6 @@
 """Tenants and keys. Rows to values and back."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 import sqlalchemy as sa
@@ -36,9 +36,16 @@ class Tenants:
             ).all()
         return [Tenant(**row._mapping) for row in rows]
 
-    def update(self, tenant_id: str, *, name: str | None, disabled: bool | None) -> Tenant | None:
+    def update(
+        self,
+        tenant_id: str,
+        *,
+        name: str | None,
+        disabled: bool | None,
+        limits: Mapping[str, int] | None,
+    ) -> Tenant | None:
         """Change what is given; None when there is no such tenant."""
-        given = {"name": name, "disabled": disabled}
+        given = {"name": name, "disabled": disabled, "limits": limits}
         values = {key: value for key, value in given.items() if value is not None}
         if values:
             with self._database.begin() as connection:

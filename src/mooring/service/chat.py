@@ -2,20 +2,16 @@
 
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, replace
 
 from mooring.core.conversation import Conversation, Message, Tool
-from mooring.core.errors import ContextMissed, InvalidRequest, MooringError, PromptTooLong
+from mooring.core.errors import ContextMissed, InvalidRequest, PromptTooLong
 from mooring.core.miss import Miss, MissReason
 from mooring.core.prefix import Prefix, Tokens, common_length
-from mooring.core.usage import Usage
 from mooring.engine.interface import (
-    ChoiceFinished,
-    Delta,
     Engine,
     Event,
-    Finished,
     Generation,
     Progress,
     Sampling,
@@ -23,9 +19,11 @@ from mooring.engine.interface import (
     Started,
 )
 from mooring.service.answer_format import FREE, AnswerFormat
-from mooring.service.charging import Charging, ChatBill, new_request_id
+from mooring.service.charging import Charging, new_request_id
 from mooring.service.contexts import Contexts, OpenContext
 from mooring.service.keeping import make_conversation
+from mooring.service.limiting import Limiter, Slot
+from mooring.service.metering import Metered, charged, logged
 from mooring.service.models import Models
 from mooring.service.rules import check_partial, is_continued
 from mooring.service.tool_calls import (
@@ -76,6 +74,8 @@ class Answer:
     hit: CacheHit | None
     miss: Miss | None
     """Why a named cache did not apply, or not to all it holds."""
+    limits: Mapping[str, str]
+    """What is left of the tenant's limits, as headers."""
     events: AsyncGenerator[Event | ToolCallDelta]
     """What follows `Started`."""
     source_events: AsyncGenerator[Event]
@@ -105,12 +105,14 @@ class Chat:
         contexts: Contexts,
         models: Models,
         charging: Charging,
+        limiter: Limiter,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._engine = engine
         self._contexts = contexts
         self._models = models
         self._charging = charging
+        self._limiter = limiter
         self._clock = clock
         self._tool_format = find_format(engine.model.chat_template)
 
@@ -129,18 +131,42 @@ class Chat:
             InvalidRequest: the template refuses the messages.
             Overloaded: the queue is full.
             QuotaExceeded: the tenant's prepaid balance is used up.
+            RateLimited: the tenant asks too much at once, or in a while.
         """
         self._models.check(request.model)
         await self._charging.admit(tenant)
+        slot = await self._limiter.enter(tenant)
+        try:
+            return await self._begin(tenant, request, slot, on_progress)
+        except BaseException:
+            slot.leave()
+            raise
+
+    async def _begin(
+        self,
+        tenant: str,
+        request: ChatRequest,
+        slot: Slot,
+        on_progress: Callable[[Progress], None] | None,
+    ) -> Answer:
         opened, conversation, miss = await self._open(tenant, request)
         prefix = None if opened is None else opened.prefix
         generation = await self._generation(conversation, prefix, request)
         miss = miss or _moved(generation.prompt, prefix)
         if miss is not None and request.strict:
             raise ContextMissed(miss)
-        request_id = new_request_id()
-        events = _logged(self._engine.generate(generation), tenant, request_id, request)
-        events = self._charged(events, tenant, request_id, request, generation, opened)
+        prompt_tokens = len(generation.prompt)
+        self._limiter.prompt(slot, prompt_tokens)
+        metered = Metered(
+            new_request_id(),
+            tenant,
+            request.model,
+            prompt_tokens,
+            None if opened is None else opened.cache.id,
+            None if request.cache is None else request.cache.tag,
+        )
+        events = logged(self._engine.generate(generation), metered)
+        events = charged(events, metered, self._charging, self._limiter, slot)
         try:
             started = await _started(events, on_progress)
             hit = None
@@ -153,52 +179,17 @@ class Chat:
         except BaseException:
             await events.aclose()
             raise
-        prompt_tokens = len(generation.prompt)
-        answer = self._read_calls(events, conversation, request)
-        cached, source = started.cached_tokens, started.source
-        return Answer(request_id, prompt_tokens, cached, source, hit, miss, answer, events)
-
-    async def _charged(
-        self,
-        events: AsyncGenerator[Event],
-        tenant: str,
-        request_id: str,
-        request: ChatRequest,
-        generation: Generation,
-        opened: OpenContext | None,
-    ) -> AsyncGenerator[Event]:
-        """The same events; what they cost is in the ledger before the last one is passed on.
-
-        An answer that its client broke off is charged for the prompt and for what had been sent; one
-        that the engine failed to give is not charged at all.
-        """
-        cached, sent, ended = 0, 0, False
-
-        async def charge(usage: Usage) -> None:
-            used = opened is not None and usage.cached_tokens > 0
-            cache_id = opened.cache.id if opened is not None and used else None
-            tag = request.cache.tag if request.cache is not None and used else None
-            bill = ChatBill(request_id, tenant, request.model, usage, cache_id, tag)
-            await self._charging.charge(bill)
-
-        try:
-            async for event in events:
-                match event:
-                    case Started(cached_tokens):
-                        cached = cached_tokens
-                    case Delta():
-                        sent += 1
-                    case Finished(usage):
-                        await charge(usage)
-                        ended = True
-                yield event
-        except MooringError:
-            ended = True
-            raise
-        finally:
-            await events.aclose()
-            if not ended and sent:
-                await charge(Usage(len(generation.prompt), cached, sent))
+        return Answer(
+            id=metered.request_id,
+            prompt_tokens=prompt_tokens,
+            cached_tokens=started.cached_tokens,
+            source=started.source,
+            hit=hit,
+            miss=miss,
+            limits=slot.headers,
+            events=self._read_calls(events, conversation, request),
+            source_events=events,
+        )
 
     def _read_calls(
         self, events: AsyncGenerator[Event], conversation: Conversation, request: ChatRequest
@@ -290,44 +281,6 @@ def _moved(prompt: Tokens, prefix: Prefix | None) -> Miss | None:
     if prefix is None or common_length(prompt, prefix.tokens) == len(prefix):
         return None
     return Miss(MissReason.TEMPLATE_MOVED_PREFIX)
-
-
-async def _logged(
-    events: AsyncGenerator[Event], tenant: str, request_id: str, request: ChatRequest
-) -> AsyncGenerator[Event]:
-    """The same events; one log line when they end, whichever way."""
-    begun, ttft_s, outcome = time.monotonic(), 0.0, "cancelled"
-    started, usage = Started(0, Source.NONE), Usage(0, 0, 0)
-    try:
-        async for event in events:
-            match event:
-                case Started():
-                    started = event
-                case Delta() | ChoiceFinished() if not ttft_s:
-                    ttft_s = time.monotonic() - begun
-                case Finished(usage):
-                    outcome = "done"
-            yield event
-    except MooringError:
-        outcome = "failed"
-        raise
-    finally:
-        await events.aclose()
-        _log.info(
-            "chat %s id=%s tenant=%s model=%s cache=%s source=%s cached_tokens=%d prompt_tokens=%d"
-            " completion_tokens=%d ttft_s=%.3f seconds=%.3f",
-            outcome,
-            request_id,
-            tenant,
-            request.model,
-            request.cache and (request.cache.cache_id or request.cache.tag),
-            started.source,
-            started.cached_tokens,
-            usage.prompt_tokens,
-            usage.completion_tokens,
-            ttft_s,
-            time.monotonic() - begun,
-        )
 
 
 async def _started(

@@ -16,12 +16,15 @@ from mooring.core.errors import (
     ContextNotFound,
     MooringError,
     Overloaded,
+    PromptTooLong,
 )
 from mooring.core.prefix import Prefix
-from mooring.registry.caches import Caches
+from mooring.registry.caches import Caches, within
+from mooring.registry.ledger import Step, both
 from mooring.service.charging import Charging
 from mooring.service.expiry import as_of, choose_end
 from mooring.service.keeping import Keeper, OnProgress, conversation_of, make_conversation
+from mooring.service.limiting import Limiter
 from mooring.service.models import Models
 from mooring.service.rules import check_messages
 from mooring.service.tagging import Tagging
@@ -64,6 +67,7 @@ class Contexts:
         keeper: Keeper,
         caches: Caches,
         charging: Charging,
+        limiter: Limiter,
         tagging: Tagging,
         models: Models,
         config: CachingConfig,
@@ -72,6 +76,7 @@ class Contexts:
         self._keeper = keeper
         self._caches = caches
         self._charging = charging
+        self._limiter = limiter
         self._tagging = tagging
         self._models = models
         self._config = config
@@ -113,7 +118,8 @@ class Contexts:
             tokens=len(prefix),
             prefix_id=prefix.id,
         )
-        await asyncio.to_thread(self._caches.insert, cache)
+        bound = await self._bound(tenant, len(prefix))
+        await asyncio.to_thread(self._caches.insert, cache, bound)
         _log.info("cache created id=%s tenant=%s tokens=%d", cache.id, tenant, cache.tokens)
         self._keeper.remember(cache.id, prefix)
         self._keeper.fill(cache, on_progress)
@@ -154,7 +160,10 @@ class Contexts:
         end = None
         if ttl_s is not None or expired_at is not None:
             end = self._choose_end(int(self._clock()), ttl_s, expired_at)
-        moved = None if end is None else self._charging.moved(cache_id, end)
+        moved = None
+        if end is not None:
+            bound = await self._bound(tenant, 0)
+            moved = both(self._charging.moved(cache_id, end), bound)
         change = partial(self._caches.update, tenant, cache_id, metadata=metadata, expired_at=end)
         cache = await asyncio.to_thread(change, also=moved)
         if cache is None:
@@ -228,7 +237,8 @@ class Contexts:
         now = int(self._clock())
         end = self._choose_end(now, ttl_s, None)
         moved = self._charging.moved(cache.id, end)
-        extended = await asyncio.to_thread(self._caches.extend, cache.id, end, now, moved)
+        bound = await self._bound(cache.tenant, cache.tokens)
+        extended = await asyncio.to_thread(self._caches.extend, cache.id, end, now, both(moved, bound))
         if extended is not None and extended.status is Status.PENDING:
             _log.info("cache revived id=%s tenant=%s", cache.id, cache.tenant)
             self._keeper.fill(extended)
@@ -259,6 +269,23 @@ class Contexts:
             return await self.get(tenant, (await self._tagging.get(tenant, use.tag)).cache_id)
         assert use.cache_id is not None
         return await self.get(tenant, use.cache_id)
+
+    async def _bound(self, tenant: str, tokens: int) -> Step | None:
+        """What a tenant's caches may hold together, as a step of the change that adds to them.
+
+        Raises:
+            PromptTooLong: one cache of so many tokens is more than the tenant may have.
+        """
+        limits = await self._limiter.limits(tenant)
+        if limits.context_tokens is not None and tokens > limits.context_tokens:
+            raise PromptTooLong(
+                f"messages: {tokens} tokens, this tenant's caches may have {limits.context_tokens}",
+                param="messages",
+            )
+        bounds = [] if limits.cached_tokens is None else [limits.cached_tokens]
+        if limits.cached_bytes is not None:
+            bounds.append(limits.cached_bytes // self._keeper.bytes_per_token)
+        return within(tenant, min(bounds)) if bounds else None
 
     def _choose_end(self, now: int, ttl_s: int | None, expired_at: int | None) -> int:
         return choose_end(

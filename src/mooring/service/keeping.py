@@ -41,6 +41,10 @@ class Keeper:
         """Prefixes of caches used lately, by cache id: rendering a long one takes a while."""
         self._remembered_tokens = 0
 
+    @property
+    def bytes_per_token(self) -> int:
+        return self._engine.model.kv_bytes_per_token
+
     async def close(self) -> None:
         """Interrupt running fills; their caches stay pending and go on after the next start."""
         tasks = [*self._fills.values(), *self._releases]

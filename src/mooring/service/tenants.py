@@ -7,7 +7,7 @@ import re
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,6 +18,7 @@ from mooring.core.errors import (
     NotAuthenticated,
     TenantNotFound,
 )
+from mooring.core.limits import LIMIT_NAMES
 from mooring.core.tenant import DEFAULT_TENANT, Key, Tenant, hash_of, new_secret
 from mooring.registry.tenants import Tenants
 
@@ -58,6 +59,8 @@ class Tenancy:
         self._timer = timer
         self._trusted: OrderedDict[str, tuple[Key, float]] = OrderedDict()
         """Keys found good by the hash of their secret, and until when that counts."""
+        self._limits: dict[str, tuple[Mapping[str, int], float]] = {}
+        """Tenants' own limits, and until when they count."""
         self._any_key = False
         self._look_again = float("-inf")
 
@@ -125,19 +128,37 @@ class Tenancy:
             raise TenantNotFound(tenant_id)
         return tenant
 
+    async def limits_of(self, tenant_id: str) -> Mapping[str, int]:
+        """A tenant's own limits; what another process changes counts a few seconds later."""
+        known = self._limits.get(tenant_id)
+        if known is not None and self._timer() < known[1]:
+            return known[0]
+        tenant = await asyncio.to_thread(self._tenants.get, tenant_id)
+        limits = {} if tenant is None else tenant.limits
+        self._limits[tenant_id] = limits, self._timer() + _TRUSTED_S
+        return limits
+
     async def list(self) -> Sequence[Tenant]:
         return await asyncio.to_thread(self._tenants.list)
 
     async def update(
-        self, tenant_id: str, *, name: str | None = None, disabled: bool | None = None
+        self,
+        tenant_id: str,
+        *,
+        name: str | None = None,
+        disabled: bool | None = None,
+        limits: Mapping[str, int] | None = None,
     ) -> Tenant:
-        """Raises TenantNotFound, InvalidRequest."""
+        """Change what is given; `limits` change one by one. Raises TenantNotFound, InvalidRequest."""
         checked = None if name is None else _checked_name(name)
-        change = partial(self._tenants.update, tenant_id, name=checked, disabled=disabled)
+        if limits is not None:
+            limits = dict((await self.get(tenant_id)).limits) | _checked_limits(limits)
+        change = partial(self._tenants.update, tenant_id, name=checked, disabled=disabled, limits=limits)
         tenant = await asyncio.to_thread(change)
         if tenant is None:
             raise TenantNotFound(tenant_id)
         self._trusted.clear()
+        self._limits.pop(tenant_id, None)
         _log.info("tenant updated id=%s disabled=%s", tenant_id, tenant.disabled)
         return tenant
 
@@ -178,6 +199,18 @@ class Tenancy:
         self._trusted.pop(key.hash, None)
         _log.info("key revoked id=%s tenant=%s", key_id, key.tenant)
         return key
+
+
+def _checked_limits(limits: Mapping[str, int]) -> dict[str, int]:
+    for name, value in limits.items():
+        if name not in LIMIT_NAMES:
+            raise InvalidRequest(
+                f"limits.{name}: there is no such limit; there are {', '.join(LIMIT_NAMES)}",
+                param=f"limits.{name}",
+            )
+        if value < 0:
+            raise InvalidRequest(f"limits.{name}: must not be below 0", param=f"limits.{name}")
+    return dict(limits)
 
 
 def _checked_name(name: str) -> str:

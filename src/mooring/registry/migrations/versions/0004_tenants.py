@@ -14,6 +14,7 @@ def upgrade() -> None:
         sa.Column("name", sa.Text, nullable=False),
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.Column("disabled", sa.Boolean, nullable=False),
+        sa.Column("limits", sa.JSON, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_tenants"),
     )
     op.create_table(
