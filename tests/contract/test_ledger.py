@@ -19,7 +19,7 @@ from mooring.registry.caches import Caches
 from mooring.registry.database import Database
 from mooring.registry.ledger import Ledger
 from mooring.service.charging import Charging, ChatBill
-from mooring.service.pricing import PricePlan, Prices, Tariff
+from mooring.service.pricing import PricePlan, Prices, Tariff, load_plans
 
 NOW = 1_760_000_000
 OLD = Prices(input=2, cached_input=1, output=3, creation=5, storage_minute=7, call=11)
@@ -260,6 +260,16 @@ def test_chats_that_end_together_share_a_transaction(database: Database):
         return len(posts)
 
     assert asyncio.run(run()) <= 3
+
+
+def test_what_costs_nothing_is_not_refused_when_it_cannot_be_metered(database: Database):
+    async def run() -> None:
+        charging = Charging(Ledger(database), load_plans({})["free"])
+        with database.begin() as connection:
+            connection.execute(sa.text("ALTER TABLE charges RENAME TO hidden"))
+        await charging.charge(ChatBill("chatcmpl-1", "north", "m", Usage(10, 0, 5), None, None))
+
+    asyncio.run(run())
 
 
 def test_a_ledger_that_cannot_be_written_fails_every_chat_that_waits(database: Database):

@@ -131,11 +131,22 @@ class Charging:
     async def charge(self, bill: ChatBill) -> None:
         """Write a chat's lines; returns when they are durable.
 
+        Where nothing is owed, an answer is not refused because it could not be metered.
+
         Raises:
-            RegistryFailed, StorageFull: they could not be written.
+            RegistryFailed, StorageFull: they could not be written, and something is owed.
         """
+        lines = self._lines(bill)
+        try:
+            await self._write_soon(lines)
+        except MooringError:
+            if any(line.amount for line in lines):
+                raise
+            _log.error("chat not metered id=%s", bill.request_id)
+
+    async def _write_soon(self, lines: Sequence[Charge]) -> None:
         done = asyncio.get_running_loop().create_future()
-        self._waiting.append((self._lines(bill), done))
+        self._waiting.append((lines, done))
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write(), name="ledger")
         await asyncio.shield(done)
