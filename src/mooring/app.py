@@ -15,7 +15,7 @@ import mooring
 from mooring.api import account, admin, caching, errors, files, openai, operations, tags
 from mooring.api.auth import Auth
 from mooring.api.body import BodyLimit
-from mooring.api.replies import describe
+from mooring.api.document import describe
 from mooring.config import BillingConfig, Config, ServerConfig
 from mooring.core.address import is_loopback
 from mooring.core.errors import DataDirBusy, StartRefused
@@ -104,36 +104,45 @@ async def run_services(
         metrics = Metrics()
         engine = await load(config, metrics, on_progress)
         stack.push_async_callback(engine.close)
-        models = Models(engine.model.name, config.model.aliases, int(time.time()))
-        caches = Caches(database)
-        ledger = Ledger(database)
-        charging = make_charging(ledger, config.billing)
-        stack.push_async_callback(charging.close)
-        limiter = Limiter(Limits(**config.limits.model_dump()), tenancy.limits_of)
-        keeper = Keeper(engine, caches, charging)
-        stack.push_async_callback(keeper.close)
-        tagging = Tagging(Tags(database), caches)
-        contexts = Contexts(keeper, caches, charging, limiter, tagging, models, config.caching)
-        await contexts.resume()
-        sweeper = asyncio.create_task(contexts.sweep_forever(), name="sweeper")
+        services = _wire(stack, config, database, tenancy, engine, metrics)
+        await services.contexts.resume()
+        await services.files.resume()
+        sweeper = asyncio.create_task(services.contexts.sweep_forever(), name="sweeper")
         stack.callback(sweeper.cancel)
-        file_store = FileStore(
-            Files(database), Extractor(config.files), data_dir / "files", config.files
-        )
-        await file_store.resume()
-        chat = Chat(engine, contexts, models, charging, limiter)
-        yield Services(
-            tenancy,
-            charging,
-            Statements(ledger, charging),
-            engine,
-            contexts,
-            tagging,
-            file_store,
-            chat,
-            models,
-            metrics,
-        )
+        yield services
+
+
+def _wire(
+    stack: AsyncExitStack,
+    config: Config,
+    database: Database,
+    tenancy: Tenancy,
+    engine: Engine,
+    metrics: Metrics,
+) -> Services:
+    """Each part gets what it needs; what has to be closed goes onto the stack."""
+    models = Models(engine.model.name, config.model.aliases, int(time.time()))
+    caches, ledger = Caches(database), Ledger(database)
+    charging = make_charging(ledger, config.billing)
+    stack.push_async_callback(charging.close)
+    limiter = Limiter(Limits(**config.limits.model_dump()), tenancy.limits_of)
+    keeper = Keeper(engine, caches, charging)
+    stack.push_async_callback(keeper.close)
+    tagging = Tagging(Tags(database), caches)
+    contexts = Contexts(keeper, caches, charging, limiter, tagging, models, config.caching)
+    folder = config.server.data_dir / "files"
+    return Services(
+        tenancy=tenancy,
+        charging=charging,
+        statements=Statements(ledger, charging),
+        engine=engine,
+        contexts=contexts,
+        tagging=tagging,
+        files=FileStore(Files(database), Extractor(config.files), folder, config.files),
+        chat=Chat(engine, contexts, models, charging, limiter),
+        models=models,
+        metrics=metrics,
+    )
 
 
 def make_http(config: Config, services: Services) -> FastAPI:

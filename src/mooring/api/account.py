@@ -6,7 +6,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 
 from mooring.api.auth import Tenant
-from mooring.api.replies import BalanceReply, RequestLines, UsageList, documented
+from mooring.api.document import documented
+from mooring.api.replies import BalanceReply, RequestLines, UsageList
 from mooring.core.charge import Charge, Grouping
 from mooring.service.charging import Charging
 from mooring.service.pricing import NANO, PricePlan

@@ -7,15 +7,8 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from mooring.api.body import StrictRoute
-from mooring.api.replies import (
-    KeyList,
-    KeyReply,
-    NewKeyReply,
-    TenantList,
-    TenantReply,
-    TopUpReply,
-    documented,
-)
+from mooring.api.document import documented
+from mooring.api.replies import KeyList, KeyReply, NewKeyReply, TenantList, TenantReply, TopUpReply
 from mooring.core.tenant import Key, Tenant
 from mooring.service.charging import Charging
 from mooring.service.pricing import NANO

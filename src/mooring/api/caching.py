@@ -7,8 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mooring.api.auth import Tenant
 from mooring.api.body import StrictRoute
+from mooring.api.document import METADATA_FILTER, documented
 from mooring.api.messages import ChatMessage, ToolDeclaration
-from mooring.api.replies import METADATA_FILTER, CacheDeleted, CacheList, CacheReply, documented
+from mooring.api.replies import CacheDeleted, CacheList, CacheReply
 from mooring.core.context import CacheObject, Page, Status
 from mooring.core.errors import InvalidRequest
 from mooring.service.contexts import Contexts, NewCache

@@ -7,7 +7,8 @@ from fastapi import APIRouter, Form, Query, UploadFile
 from fastapi.responses import FileResponse
 
 from mooring.api.auth import Tenant
-from mooring.api.replies import FileContent, FileDeleted, FileList, FileReply, documented
+from mooring.api.document import documented
+from mooring.api.replies import FileContent, FileDeleted, FileList, FileReply
 from mooring.core.context import Page
 from mooring.core.errors import InvalidRequest
 from mooring.core.file import PURPOSE, File, FileStatus

@@ -14,9 +14,10 @@ from mooring.api.auth import Tenant
 from mooring.api.body import StrictRoute
 from mooring.api.cache_role import read_cache_headers, split_cache_message
 from mooring.api.completion import Envelope, chunks, collect, dry_completion
+from mooring.api.document import CACHE_HEADERS, documented
 from mooring.api.errors import MISS_HEADER
 from mooring.api.messages import ChatMessage, ToolDeclaration
-from mooring.api.replies import CACHE_HEADERS, CompletionReply, ModelList, TokenEstimate, documented
+from mooring.api.replies import CompletionReply, ModelList, TokenEstimate
 from mooring.api.stream import ClientGone, EventStream, until_gone
 from mooring.config import ChatConfig
 from mooring.core.errors import InvalidRequest

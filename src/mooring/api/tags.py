@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict
 from mooring.api.auth import Tenant
 from mooring.api.body import StrictRoute
 from mooring.api.caching import TagName, cache_to_wire
-from mooring.api.replies import CacheReply, TagDeleted, TagList, TagReply, documented
+from mooring.api.document import documented
+from mooring.api.replies import CacheReply, TagDeleted, TagList, TagReply
 from mooring.core.context import Page, Tag
 from mooring.service.contexts import Contexts
 from mooring.service.tagging import Tagging

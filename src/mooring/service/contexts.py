@@ -16,7 +16,6 @@ from mooring.core.errors import (
     ContextNotFound,
     MooringError,
     Overloaded,
-    PromptTooLong,
 )
 from mooring.core.prefix import Prefix
 from mooring.registry.caches import Caches, within
@@ -273,19 +272,10 @@ class Contexts:
     async def _bound(self, tenant: str, tokens: int) -> Step | None:
         """What a tenant's caches may hold together, as a step of the change that adds to them.
 
-        Raises:
-            PromptTooLong: one cache of so many tokens is more than the tenant may have.
+        Raises PromptTooLong: one cache of so many tokens is more than the tenant may have.
         """
-        limits = await self._limiter.limits(tenant)
-        if limits.context_tokens is not None and tokens > limits.context_tokens:
-            raise PromptTooLong(
-                f"messages: {tokens} tokens, this tenant's caches may have {limits.context_tokens}",
-                param="messages",
-            )
-        bounds = [] if limits.cached_tokens is None else [limits.cached_tokens]
-        if limits.cached_bytes is not None:
-            bounds.append(limits.cached_bytes // self._keeper.bytes_per_token)
-        return within(tenant, min(bounds)) if bounds else None
+        most = await self._limiter.most_kept(tenant, tokens, self._keeper.bytes_per_token)
+        return None if most is None else within(tenant, most)
 
     def _choose_end(self, now: int, ttl_s: int | None, expired_at: int | None) -> int:
         return choose_end(

@@ -90,6 +90,23 @@ class Limiter:
                 )
             self._take(item, slot, tokens, "tokens", name)
 
+    async def most_kept(self, tenant: str, tokens: int, bytes_per_token: int) -> int | None:
+        """The tokens that a tenant's caches may hold together; None sets no bound.
+
+        Raises:
+            PromptTooLong: `tokens` are more than one of its caches may have.
+        """
+        limits = await self.limits(tenant)
+        if limits.context_tokens is not None and tokens > limits.context_tokens:
+            raise PromptTooLong(
+                f"messages: {tokens} tokens, this tenant's caches may have {limits.context_tokens}",
+                param="messages",
+            )
+        bounds = [] if limits.cached_tokens is None else [limits.cached_tokens]
+        if limits.cached_bytes is not None:
+            bounds.append(limits.cached_bytes // bytes_per_token)
+        return min(bounds, default=None)
+
     def answered(self, slot: Slot, tokens: int) -> None:
         """Count an answer. What is over the limit is given."""
         for item, _ in self._token_windows(slot.limits):
