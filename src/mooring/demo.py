@@ -17,7 +17,7 @@ from mooring.core.conversation import Message
 from mooring.core.usage import Usage
 from mooring.engine.interface import Delta, Finished, Progress, Sampling
 from mooring.progress import loading_bar, make_bars
-from mooring.service.billing import chat_fee, creation_fee, storage_fee
+from mooring.service.billing import begun_minutes, chat_fee, creation_fee, storage_fee
 from mooring.service.chat import ChatRequest
 from mooring.service.contexts import NewCache
 from mooring.service.pricing import NANO, PricePlan, load_plans
@@ -76,8 +76,8 @@ async def _compare(services: Services, manual: str, questions: list[str], consol
     console.print(_table(cached, plain, held_tokens, lived_s, services, plan))
     console.print(
         "Prompt tokens computed are the engine's own count. The price is what Moonshot published in"
-        " July 2024 for its 8k model;\nthe cache's includes its creation and {-(-lived_s // 60)} begun"
-        " minute(s) of storage."
+        f" July 2024 for its 8k model;\nthe cache's includes its creation and {begun_minutes(lived_s)}"
+        " begun minute(s) of storage."
     )
 
 

@@ -51,6 +51,7 @@ def test_demo_ends_with_the_comparison() -> None:
     assert "random weights" in run.stdout
     for row in ("time to first token, median", "prompt tokens computed", "price, CNY"):
         assert row in run.stdout
+    assert "1 begun minute(s) of storage" in " ".join(run.stdout.split())
     assert run.stderr == ""
 
 
