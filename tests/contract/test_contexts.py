@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from templates import PRINTS_THE_DATE
 
 from mooring.config import CachingConfig, EngineConfig, KvStoreConfig
+from mooring.core.charge import ChargeKind
 from mooring.core.context import CacheObject, Page, Status
 from mooring.core.errors import (
     ContextExpired,
@@ -27,7 +28,7 @@ from mooring.core.errors import (
     RegistryFailed,
 )
 from mooring.core.limits import Limits
-from mooring.engine.interface import Delta, Generation, Sampling, Source
+from mooring.engine.interface import ChoiceFinished, Delta, Generation, Sampling, Source
 from mooring.engine.llamacpp.engine import LlamaEngine
 from mooring.engine.llamacpp.loading import load_engine
 from mooring.registry.caches import Caches
@@ -115,7 +116,7 @@ async def no_own_limits(_tenant: str) -> dict[str, int]:
 
 @asynccontextmanager
 async def serving(
-    model: Path, data_dir: Path, clock: Clock | None = None, **config
+    model: Path, data_dir: Path, clock: Clock | None = None, overdraft: int | None = None, **config
 ) -> AsyncIterator[Services]:
     """The services as `app` wires them, without a sweeper."""
     clock = clock or Clock()
@@ -126,7 +127,8 @@ async def serving(
     )
     caches, models = Caches(database), Models("tiny", ("alias",), NOW)
     ledger = Ledger(database)
-    charging = Charging(ledger, load_plans({})["dollar-2025"], clock=clock)
+    plan = load_plans({})["dollar-2025"]
+    charging = Charging(ledger, plan, overdraft=overdraft, clock=clock)
     keeper = Keeper(engine, caches, charging)
     limiter = Limiter(Limits(), no_own_limits)
     tagging = Tagging(Tags(database), caches, clock)
@@ -732,25 +734,72 @@ async def test_an_answer_that_is_broken_off_is_charged_for_what_was_sent(
         }
 
 
-async def test_no_inference_at_or_below_zero(tiny_model: Path, tmp_path: Path) -> None:
+async def test_an_answers_end_is_not_heard_before_its_charge_is_durable(
+    tiny_model: Path, tmp_path: Path
+) -> None:
     async with serving(tiny_model, tmp_path) as services:
-        plan = load_plans({})["dollar-2025"]
-        charging = Charging(services.ledger, plan, overdraft=0, clock=services.clock)
-        models = Models("tiny", (), NOW)
-        limiter = Limiter(Limits(), no_own_limits)
-        chat = Chat(services.engine, services.contexts, models, charging, limiter, services.clock)
+        with held(services.ledger, "post") as hold:
+            answer = await services.chat.begin(TENANT, ChatRequest("tiny", QUESTION, Sampling(3)))
+            heard: list[type] = []
+
+            async def listen() -> None:
+                async for event in answer.events:
+                    heard.append(type(event))  # noqa: PERF401 - read while it grows
+
+            listening = asyncio.create_task(listen())
+            await asyncio.to_thread(hold.reached.wait)
+            await asyncio.sleep(0)
+            assert ChoiceFinished not in heard
+            hold.go.set()
+            await listening
+        assert ChoiceFinished in heard
+        assert services.ledger.lines(TENANT, request_id=answer.id)
+
+
+async def test_no_inference_at_or_below_zero(tiny_model: Path, tmp_path: Path) -> None:
+    async with serving(tiny_model, tmp_path, overdraft=0) as services:
+        charging, chat = services.chat._charging, services.chat
         asked = ChatRequest("tiny", QUESTION, Sampling(3))
         with pytest.raises(QuotaExceeded):
             await chat.begin(TENANT, asked)
         for _ in range(2):  # the duplicate counts once
             await charging.top_up(TENANT, 10_000, "invoice 1")
-        answer = await chat.begin(TENANT, asked)
-        async for _ in answer.events:
-            pass
-        assert await charging.balance(TENANT) < 10_000
         while await charging.balance(TENANT) > 0:
             answer = await chat.begin(TENANT, asked)
             async for _ in answer.events:
                 pass
+        assert services.ledger.lines(TENANT, request_id=answer.id)
         with pytest.raises(QuotaExceeded):
             await chat.begin(TENANT, asked)
+
+
+async def test_no_cache_is_computed_at_or_below_zero(tiny_model: Path, tmp_path: Path) -> None:
+    async with serving(tiny_model, tmp_path, overdraft=0) as services:
+        with pytest.raises(QuotaExceeded):
+            await services.create("the harbour " * 40)
+        await services.chat._charging.top_up(TENANT, 10, "invoice 1")
+        cache = await services.ready("the harbour " * 40)  # its creation costs more than there is
+        with pytest.raises(QuotaExceeded):
+            await services.contexts.update(TENANT, cache.id, metadata=None, ttl_s=500, expired_at=None)
+        assert len(await services.contexts.list(TENANT, Page(10))) == 1
+
+
+async def test_a_cache_that_cannot_be_filled_again_is_not_charged_for_being_kept(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    async with serving(tiny_model, tmp_path) as services:
+        cache, keep = await services.ready("the harbour " * 40, ttl_s=900), services.engine.keep
+
+        async def failing(*_: object) -> None:
+            raise EngineFailed("broken")
+
+        services.clock.now = NOW + 30
+        services.engine.keep = failing
+        await services.contexts.update(
+            TENANT, cache.id, metadata={"a": "b"}, ttl_s=None, expired_at=None
+        )
+        assert (await services.contexts.wait(TENANT, cache.id)).status is Status.ERROR
+        services.engine.keep = keep
+        assert services.ledger.open_lives() == []
+        stored = [line for line in services.ledger.lines(TENANT) if line.kind is ChargeKind.STORAGE]
+        assert [line.quantity for line in stored] == [cache.tokens]

@@ -117,7 +117,7 @@ class Histories(RuleBasedStateMachine):
             return
         kept = self.kept[data.draw(st.sampled_from(sorted(self.kept)))]
         end = self.now + ttl
-        moved = self.charging.moved(kept.id, end)
+        moved = self.charging.moved(kept.id, end, self.now)
         changed = self.caches.extend(kept.id, end, self.now, moved)
         assert changed is not None
         self._moved(kept, end)
@@ -137,7 +137,7 @@ class Histories(RuleBasedStateMachine):
             kept.id,
             metadata=None,
             expired_at=end,
-            also=self.charging.moved(kept.id, end),
+            also=self.charging.moved(kept.id, end, self.now),
         )
         self._moved(kept, end)
         self.settle(kept.id, kept.tenant, kept.tokens)
@@ -245,6 +245,19 @@ def test_lines_of_a_transaction_that_fails_are_not_there(database: Database):
         ledger.post([line("a"), broken])
     assert ledger.lines("north") == []
     assert ledger.balance("north") == 0
+
+
+def test_a_cache_at_its_very_end_never_stays_ready_without_a_life(database: Database):
+    """The clock's second passes between the cache's change and the life's."""
+    now = NOW
+    caches, charging = Caches(database), Charging(Ledger(database), PLAN, clock=lambda: now)
+    end = NOW + 100
+    caches.insert(CacheObject("c", "north", "m", (), (), "", "", None, NOW, end, Status.PENDING, 5, "p"))
+    caches.settle("c", Status.READY, None, charging.ready("c", "north", "m", 5))
+    read, now = end - 1, end
+    kept = caches.extend("c", end + 100, read, charging.moved("c", end + 100, read))
+    assert kept is not None
+    assert (kept.status, len(Ledger(database).open_lives())) == (Status.READY, 1)
 
 
 def test_chats_that_end_together_share_a_transaction(database: Database):

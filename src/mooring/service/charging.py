@@ -88,12 +88,16 @@ class Charging:
         return self._ledger.beginning(cache_id, tokens, now, [charge])
 
     def over(self, cache_id: str) -> Step:
-        """A cache was deleted, or has been found past its end."""
+        """A cache was deleted, has been found past its end, or could not be filled again."""
         return self._ledger.ending(cache_id, int(self._clock()), self._storage)
 
-    def moved(self, cache_id: str, until: int) -> Step:
-        """A cache has another end."""
-        return self._ledger.moving(cache_id, until, int(self._clock()), self._storage)
+    def moved(self, cache_id: str, until: int, now: int) -> Step:
+        """A cache has another end.
+
+        `now` is what the cache's own change goes by: were it read again a second later, a cache at its
+        very end could stay ready and lose its life.
+        """
+        return self._ledger.moving(cache_id, until, now, self._storage)
 
     def _storage(self, life: Life, ended_at: int) -> list[Charge]:
         minutes = begun_minutes(ended_at - life.began_at)

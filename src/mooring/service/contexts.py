@@ -96,8 +96,10 @@ class Contexts:
             InvalidRequest: a field breaks a rule, or the template refuses the messages.
             ModelNotFound: no such model or alias.
             StorageFull: no room for the row.
+            QuotaExceeded: the tenant's prepaid balance is used up, or it keeps too much.
         """
         self._models.check(new.model)
+        await self._charging.admit(tenant)
         check_messages(new.messages, new.tools)
         now = int(self._clock())
         end = self._choose_end(now, new.ttl_s, new.expired_at)
@@ -155,14 +157,14 @@ class Contexts:
         Raises:
             ContextNotFound: no such cache.
             InvalidRequest: the new end is wrong.
+            QuotaExceeded: the tenant's prepaid balance is used up, or it keeps too much.
         """
-        end = None
+        await self._charging.admit(tenant)  # an update may compute the prefix again
+        end, moved, now = None, None, int(self._clock())
         if ttl_s is not None or expired_at is not None:
-            end = self._choose_end(int(self._clock()), ttl_s, expired_at)
-        moved = None
-        if end is not None:
+            end = self._choose_end(now, ttl_s, expired_at)
             bound = await self._bound(tenant, 0)
-            moved = both(self._charging.moved(cache_id, end), bound)
+            moved = both(self._charging.moved(cache_id, end, now), bound)
         change = partial(self._caches.update, tenant, cache_id, metadata=metadata, expired_at=end)
         cache = await asyncio.to_thread(change, also=moved)
         if cache is None:
@@ -235,7 +237,7 @@ class Contexts:
         """
         now = int(self._clock())
         end = self._choose_end(now, ttl_s, None)
-        moved = self._charging.moved(cache.id, end)
+        moved = self._charging.moved(cache.id, end, now)
         bound = await self._bound(cache.tenant, cache.tokens)
         extended = await asyncio.to_thread(self._caches.extend, cache.id, end, now, both(moved, bound))
         if extended is not None and extended.status is Status.PENDING:

@@ -95,7 +95,8 @@ class Keeper:
         """Make a pending cache's prefix durable, and say how it went."""
         try:
             tokens, failure = await self._keep(cache, on_progress)
-            status, charge = Status.ERROR, None
+            # A cache that cannot be used any more is not charged for being kept.
+            status, charge = Status.ERROR, self._charging.over(cache.id)
             if failure is None:
                 status = Status.READY
                 charge = self._charging.ready(cache.id, cache.tenant, cache.model, tokens)

@@ -34,12 +34,14 @@ async def charged(
     limiter: Limiter,
     slot: Slot,
 ) -> AsyncGenerator[Event]:
-    """The same events; what they cost is in the ledger before the last one is passed on.
+    """The same events; what they cost is in the ledger before the answer's end is passed on.
 
-    An answer that its client broke off is charged for the prompt and for what had been sent; one that
-    the engine failed to give is not charged at all.
+    The end begins with the last choice's `ChoiceFinished`: a client may stop reading there. An answer
+    that its client broke off is charged for the prompt and for what had been sent; one that the engine
+    failed to give is not charged at all.
     """
     cached, sent, ended = 0, 0, False
+    held: list[Event] = []  # choices' ends, until it is known whether they are the answer's
 
     async def charge(usage: Usage) -> None:
         hit = usage.cached_tokens > 0
@@ -53,12 +55,17 @@ async def charged(
             match event:
                 case Started(cached_tokens):
                     cached = cached_tokens
+                case ChoiceFinished():
+                    held.append(event)
+                    continue
                 case Delta():
                     sent += 1
                 case Finished(usage):
                     ended = True
                     await charge(usage)
-            yield event
+            for earlier in (*held, event):
+                yield earlier
+            held.clear()
     except MooringError:
         ended = True
         raise
