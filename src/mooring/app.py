@@ -105,6 +105,7 @@ async def run_services(
         engine = await load(config, metrics, on_progress)
         stack.push_async_callback(engine.close)
         services = _wire(stack, config, database, tenancy, engine, metrics)
+        await asyncio.to_thread(services.charging.put_in_force)
         await services.contexts.resume()
         await services.files.resume()
         sweeper = asyncio.create_task(services.contexts.sweep_forever(), name="sweeper")

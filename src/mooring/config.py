@@ -8,7 +8,7 @@ import tomllib
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -121,12 +121,16 @@ class LimitsConfig(_Part):
     context_tokens: int | None = Field(None, ge=1)
 
 
+Price = Annotated[Decimal, Field(ge=0, le=1_000_000)]
+"""Bounded so that no charge leaves 64 bits of nano-units."""
+
+
 class TokenPricesConfig(_Part):
     """Prices per million tokens, of one context-length class."""
 
-    input: Decimal = Field(ge=0)
-    cached_input: Decimal = Field(Decimal(0), ge=0)
-    output: Decimal = Field(ge=0)
+    input: Price
+    cached_input: Price = Decimal(0)
+    output: Price
 
 
 class TariffConfig(_Part):
@@ -135,11 +139,11 @@ class TariffConfig(_Part):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     since: date = Field(alias="from")
-    creation: Decimal = Field(Decimal(0), ge=0)
+    creation: Price = Decimal(0)
     """Per million tokens held, once."""
-    storage_minute: Decimal = Field(Decimal(0), ge=0)
+    storage_minute: Price = Decimal(0)
     """Per million tokens held and begun minute."""
-    call: Decimal = Field(Decimal(0), ge=0)
+    call: Price = Decimal(0)
     """For each request that used a cache."""
     classes: dict[str, TokenPricesConfig] = Field(min_length=1)
     """By context length: `8k`, `32k`, ... or `any`."""
@@ -161,7 +165,7 @@ class BillingConfig(_Part):
     """The name of a price plan; `free` meters all the same."""
     prepaid: bool = False
     """No inference once a tenant's balance is used up."""
-    overdraft: Decimal = Field(Decimal(0), ge=0)
+    overdraft: Annotated[Decimal, Field(ge=0, le=10**9)] = Decimal(0)
     """How far below 0 a prepaid balance may be, in the plan's currency."""
     plans: dict[str, PlanConfig] = {}
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,11 +10,11 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from mooring.core.charge import Charge, ChargeKind
 from mooring.core.context import CacheObject, Status, new_cache_id
-from mooring.core.errors import RegistryFailed
+from mooring.core.errors import MooringError, RegistryFailed
 from mooring.core.usage import Usage
 from mooring.registry.caches import Caches
 from mooring.registry.database import Database
@@ -25,12 +26,32 @@ NOW = 1_760_000_000
 OLD = Prices(input=2, cached_input=1, output=3, creation=5, storage_minute=7, call=11)
 NEW = Prices(input=20, cached_input=10, output=30, creation=50, storage_minute=70, call=110)
 CHANGE = NOW + 1000
-PLAN = PricePlan("test", "XXX", 2, (Tariff(0, (("any", OLD),)), Tariff(CHANGE, (("any", NEW),))))
+TARIFFS = (Tariff(0, (("any", OLD),)), Tariff(CHANGE, (("any", NEW),)))
+PLAN = PricePlan("test", "XXX", 2, TARIFFS)
+ABROAD = PricePlan("abroad", "YYY", 2, (Tariff(0, (("any", NEW),)), Tariff(CHANGE, (("any", OLD),))))
+PLANS = (PLAN, ABROAD, PricePlan("gift", "XXX", 2, (Tariff(0, (("any", Prices(0, 0, 0, 0, 0, 0)),)),)))
 TENANTS = ("north", "south")
 
 
-def prices_at(moment: int) -> Prices:
-    return NEW if moment >= CHANGE else OLD
+@dataclass
+class InForce:
+    """Which plan holds when, in the obvious model: a list, read from its beginning."""
+
+    changes: list[tuple[int, PricePlan]] = field(default_factory=lambda: [(0, PLAN)])
+
+    def at(self, moment: int) -> tuple[str, Prices]:
+        """The currency and the prices that held at a moment."""
+        plan = [plan for since, plan in self.changes if since <= moment][-1]
+        return plan.currency, self._prices(plan, moment)
+
+    def now(self, moment: int) -> tuple[str, Prices]:
+        """Those for what is charged at once: the server's own plan, wherever its clock stands."""
+        plan = self.changes[-1][1]
+        return plan.currency, self._prices(plan, moment)
+
+    def _prices(self, plan: PricePlan, moment: int) -> Prices:
+        tariff = [tariff for tariff in plan.tariffs if tariff.since <= moment][-1]
+        return tariff.prices("m", 1)
 
 
 @dataclass
@@ -43,25 +64,22 @@ class Kept:
     end: int
     status: str = "ready"
     began: int | None = None
-    charged_until: int = 0
-    lives: list[tuple[int, int]] = field(default_factory=list)
-    created_cost: int = 0
+    charged: Counter[str] = field(default_factory=Counter)
+    """By currency, for its creation and its lives that are over: what a later price does not change."""
 
-    def close(self, at: int) -> None:
-        assert self.began is not None
-        self.lives.append((self.began, max(self.began, min(at, self.end))))
+    def close(self, now: int, plans: InForce) -> None:
+        self.charged = self.cost(now, plans)
         self.began = None
 
-    def cost(self, now: int) -> int:
-        """Minute by minute, for all its lives and for the one that goes on."""
-        lives = list(self.lives)
+    def cost(self, now: int, plans: InForce) -> Counter[str]:
+        """With the life that goes on, minute by minute; by currency."""
+        cost = Counter(self.charged)
         if self.began is not None:
-            lives.append((self.began, max(self.began, min(now, self.end))))
-        return self.created_cost + sum(
-            prices_at(began + 60 * minute).storage_minute * self.tokens
-            for began, ended in lives
-            for minute in range(math.ceil((ended - began) / 60))
-        )
+            ended = max(self.began, min(now, self.end))
+            for minute in range(max(1, math.ceil((ended - self.began) / 60))):
+                currency, prices = plans.at(self.began + 60 * minute)
+                cost[currency] += prices.storage_minute * self.tokens
+        return cost
 
 
 class Histories(RuleBasedStateMachine):
@@ -73,22 +91,32 @@ class Histories(RuleBasedStateMachine):
         self.database = Database(Path(":memory:"))
         self.caches = Caches(self.database)
         self.ledger = Ledger(self.database)
-        self.charging = Charging(self.ledger, PLAN, clock=lambda: self.now)
+        self.plans = InForce()
+        self.charging = self.start_with(PLAN)
         self.kept: dict[str, Kept] = {}
         self.gone: list[Kept] = []
-        self.chats = dict.fromkeys(TENANTS, 0)
+        self.chats: dict[str, Counter[str]] = {tenant: Counter() for tenant in TENANTS}
         self.requests = 0
+
+    def start_with(self, plan: PricePlan) -> Charging:
+        """As a server does whose configuration names this plan."""
+        charging = Charging(self.ledger, plan, clock=lambda: self.now)
+        charging.put_in_force()
+        return charging
 
     def teardown(self) -> None:
         self.database.close()
 
-    @initialize()
-    def begin(self) -> None:
-        pass
-
     @rule(step=st.integers(-300, 900))
     def step_the_clock(self, step: int) -> None:
         self.now += step
+
+    @rule(plan=st.sampled_from(PLANS))
+    def restart_with(self, plan: PricePlan) -> None:
+        last, before = self.plans.changes[-1]
+        if plan != before:
+            self.plans.changes.append((max(self.now, last), plan))
+        self.charging = self.start_with(plan)
 
     @rule(tenant=st.sampled_from(TENANTS), tokens=st.integers(0, 1000), ttl=st.integers(1, 600))
     def create(self, tenant: str, tokens: int, ttl: int) -> None:
@@ -100,10 +128,9 @@ class Histories(RuleBasedStateMachine):
             )
         )
         self.settle(cache_id, tenant, tokens)
-        prices = prices_at(self.now)
-        self.kept[cache_id] = Kept(
-            cache_id, tenant, tokens, end, began=self.now, created_cost=prices.creation * tokens
-        )
+        currency, prices = self.plans.now(self.now)
+        created = Counter({currency: prices.creation * tokens})
+        self.kept[cache_id] = Kept(cache_id, tenant, tokens, end, began=self.now, charged=created)
 
     def settle(self, cache_id: str, tenant: str, tokens: int) -> None:
         for _ in range(2):  # a fill may be repeated
@@ -146,7 +173,7 @@ class Histories(RuleBasedStateMachine):
 
     def _moved(self, kept: Kept, end: int) -> None:
         if kept.began is not None and kept.end <= self.now:
-            kept.close(self.now)
+            kept.close(self.now, self.plans)
         kept.end = end
 
     @rule()
@@ -154,7 +181,7 @@ class Histories(RuleBasedStateMachine):
         for over in self.caches.expire(self.now, self.charging.over):
             kept = self.kept[over.id]
             if kept.began is not None:
-                kept.close(self.now)
+                kept.close(self.now, self.plans)
 
     @rule(data=st.data())
     def delete(self, data: st.DataObject) -> None:
@@ -163,7 +190,7 @@ class Histories(RuleBasedStateMachine):
         kept = self.kept.pop(data.draw(st.sampled_from(sorted(self.kept))))
         assert self.caches.delete(kept.tenant, kept.id, self.charging.over(kept.id)) is not None
         if kept.began is not None:
-            kept.close(self.now)
+            kept.close(self.now, self.plans)
         self.gone.append(kept)
 
     @rule(
@@ -181,8 +208,8 @@ class Histories(RuleBasedStateMachine):
         bill = ChatBill(f"chatcmpl-{self.requests}", tenant, "m", usage, cache_id, None)
         for _ in range(2 if twice else 1):  # written again after a crash, say
             self.ledger.post(self.charging._lines(bill))
-        prices = prices_at(self.now)
-        self.chats[tenant] += (
+        currency, prices = self.plans.now(self.now)
+        self.chats[tenant][currency] += (
             (prices.call if cached else 0)
             + prices.input * (prompt - cached)
             + prices.cached_input * cached
@@ -194,11 +221,16 @@ class Histories(RuleBasedStateMachine):
         for tenant in TENANTS:
             lines = self.ledger.lines(tenant)
             running = self.charging.running(tenant)
-            billed = sum(line.amount for line in lines) + sum(line.amount for line in running)
-            owned = [kept for kept in [*self.kept.values(), *self.gone] if kept.tenant == tenant]
-            assert billed == self.chats[tenant] + sum(kept.cost(self.now) for kept in owned)
-            assert self.ledger.balance(tenant) == -sum(line.amount for line in lines)
-            assert all(line.amount >= 0 for line in lines)
+            owed = Counter(self.chats[tenant])
+            for kept in [*self.kept.values(), *self.gone]:
+                if kept.tenant == tenant:
+                    owed.update(kept.cost(self.now, self.plans))
+            for currency in ("XXX", "YYY"):
+                billed = sum(line.amount for line in [*lines, *running] if line.currency == currency)
+                assert billed == owed[currency]
+                posted = sum(line.amount for line in lines if line.currency == currency)
+                assert self.ledger.balance(tenant, currency) == -posted
+            assert all(line.amount == line.quantity * line.unit >= 0 for line in lines)
 
     @invariant()
     def only_caches_that_are_there_have_a_life(self) -> None:
@@ -235,7 +267,7 @@ def test_the_same_thing_is_charged_once(database: Database):
     ledger.post([line("a"), line("a"), line("b", 7)])
     ledger.post([line("a", 100)])
     assert [each.amount for each in ledger.lines("north")] == [5, 7]
-    assert ledger.balance("north") == -12
+    assert ledger.balance("north", "XXX") == -12
 
 
 def test_lines_of_a_transaction_that_fails_are_not_there(database: Database):
@@ -244,7 +276,7 @@ def test_lines_of_a_transaction_that_fails_are_not_there(database: Database):
     with pytest.raises(RegistryFailed):
         ledger.post([line("a"), broken])
     assert ledger.lines("north") == []
-    assert ledger.balance("north") == 0
+    assert ledger.balance("north", "XXX") == 0
 
 
 def test_a_cache_at_its_very_end_never_stays_ready_without_a_life(database: Database):
@@ -281,6 +313,25 @@ def test_what_costs_nothing_is_not_refused_when_it_cannot_be_metered(database: D
         with database.begin() as connection:
             connection.execute(sa.text("ALTER TABLE charges RENAME TO hidden"))
         await charging.charge(ChatBill("chatcmpl-1", "north", "m", Usage(10, 0, 5), None, None))
+
+    asyncio.run(run())
+
+
+def test_an_amount_that_no_account_can_hold_fails_its_chat_and_no_other(database: Database):
+    async def run() -> None:
+        ledger = Ledger(database)
+        dear = Prices(input=2**62, cached_input=0, output=0, creation=0, storage_minute=0, call=0)
+        charging = Charging(ledger, PricePlan("dear", "XXX", 2, (Tariff(0, (("any", dear),)),)))
+        for prompt_tokens in (3, 1):
+            bill = ChatBill(
+                f"chatcmpl-{prompt_tokens}", "north", "m", Usage(prompt_tokens, 0, 0), None, None
+            )
+            if prompt_tokens == 3:
+                with pytest.raises((MooringError, OverflowError)):
+                    await asyncio.wait_for(charging.charge(bill), 10)
+            else:
+                await asyncio.wait_for(charging.charge(bill), 10)
+        assert ledger.balance("north", "XXX") == -(2**62)
 
     asyncio.run(run())
 

@@ -71,6 +71,7 @@ def usage_to_wire(row: UsageRow, plan: PricePlan) -> dict[str, Any]:
     """Amounts as exact decimals."""
     return {
         "group": row.group,
+        "currency": row.currency,
         "requests": row.requests,
         "quantities": {kind.value: quantity for kind, quantity in row.quantities.items()},
         "amounts": {kind.value: plan.exactly(amount) for kind, amount in row.amounts.items()},

@@ -139,6 +139,7 @@ class BalanceReply(_Reply):
 
 class UsageGroup(_Reply):
     group: str
+    currency: str
     requests: int
     quantities: dict[str, int]
     amounts: dict[str, str]

@@ -25,7 +25,7 @@ from mooring.registry.ledger import Ledger
 from mooring.service.pricing import NANO, PricePlan
 from mooring.service.statements import Statements, UsageRow
 
-ConfigFile = Annotated[Path | None, typer.Option(help="The server's TOML file, for its price plan.")]
+ConfigFile = Annotated[Path | None, typer.Option(help="The server's TOML file.")]
 _KINDS = tuple(kind for kind in ChargeKind if kind is not ChargeKind.TOP_UP)
 
 
@@ -50,7 +50,7 @@ def bill(
 ) -> None:
     """What a tenant used, what it cost, and what caching saved; also beside a running server.
 
-    Storage stands on the day that a cache ended; what is still kept is reckoned up to now.
+    What is still kept is reckoned up to now. Plans are the ones that a server has put in force.
     """
     settings = load_config(config, {"server": {"data_dir": data_dir}})
     since, before = period(_day(from_), _day(to))
@@ -58,6 +58,7 @@ def bill(
     async def read(database: Database) -> tuple[PricePlan, list[UsageRow]]:
         ledger = Ledger(database)
         charging = make_charging(ledger, settings.billing)
+        charging.recall()
         rows = await Statements(ledger, charging).usage(tenant, by, since=since, before=before)
         return charging.plan, rows
 
@@ -81,6 +82,7 @@ def top_up(
 
     async def pay(database: Database) -> str:
         charging = make_charging(Ledger(database), settings.billing)
+        charging.recall()
         await charging.top_up(tenant, nano, reference)
         return charging.plan.show(await charging.balance(tenant))
 
@@ -102,22 +104,33 @@ def _print(plan: PricePlan, rows: list[UsageRow], tenant: str, by: Grouping, for
             writer.writeheader()
             writer.writerows(_flat(row, plan, by) for row in rows)
         case Format.TABLE:
-            _print_table(plan, rows, tenant, by)
+            for currency in sorted({row.currency for row in rows} or {plan.currency}):
+                mine = [row for row in rows if row.currency == currency]
+                _print_table(plan, mine, f"{tenant}, {currency}", by)
 
 
 def _columns(by: Grouping) -> list[str]:
-    return [by.value, "requests", *(kind.value for kind in _KINDS), "amount", "without_caching", "saved"]
+    return [
+        by.value,
+        "currency",
+        "requests",
+        *(kind.value for kind in _KINDS),
+        "amount",
+        "without_caching",
+        "saved",
+    ]
 
 
 def _flat(row: UsageRow, plan: PricePlan, by: Grouping) -> dict[str, Any]:
     amounts = {kind.value: plan.exactly(row.amounts.get(kind, 0)) for kind in _KINDS}
     sums = {"amount": row.amount, "without_caching": row.plain, "saved": row.saved}
     exact = {name: plan.exactly(nano) for name, nano in sums.items()}
-    return {by.value: row.group, "requests": row.requests} | amounts | exact
+    group = {by.value: row.group, "currency": row.currency, "requests": row.requests}
+    return group | amounts | exact
 
 
-def _print_table(plan: PricePlan, rows: list[UsageRow], tenant: str, by: Grouping) -> None:
-    table = Table(title=f"{tenant}, {plan.currency}, plan {plan.name}", show_footer=True)
+def _print_table(plan: PricePlan, rows: list[UsageRow], whose: str, by: Grouping) -> None:
+    table = Table(title=f"{whose}; plan now: {plan.name}", show_footer=True)
     total = {"amount": 0, "without_caching": 0, "saved": 0}
     for row in rows:
         total["amount"] += row.amount

@@ -34,7 +34,7 @@ class Grouping(StrEnum):
 
 @dataclass(frozen=True)
 class Charge:
-    """One line. `amount` is `quantity` times `unit`, but for storage under changing prices."""
+    """One line: `amount` is `quantity` times `unit`."""
 
     key: str
     """Unique for what it pays: the same thing is never charged twice."""
@@ -50,6 +50,7 @@ class Charge:
     plan: str
     model: str
     created_at: int
+    """When what it is for began; storage is cut into lines at midnight (UTC)."""
     cache_id: str | None = None
     tag: str | None = None
     request_id: str | None = None

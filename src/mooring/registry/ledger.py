@@ -4,7 +4,8 @@ A `Step` is a piece of somebody else's transaction, so that what happens and wha
 together or not at all.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -13,15 +14,16 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
 from mooring.core.charge import Charge, ChargeKind, Grouping, Life
+from mooring.core.errors import RegistryFailed
 from mooring.registry.database import Database
-from mooring.registry.schema import accounts, caches, charges, lives
+from mooring.registry.schema import accounts, caches, charges, lives, plan_history
 
 Step = Callable[[sa.Connection], None]
 PriceLife = Callable[[Life, int], Sequence[Charge]]
 """The charges for a life that ends at a moment."""
 
-
 _DAY_S = 86_400
+_MOST = 2**63 - 1  # SQLite goes on counting in floats
 _GROUPS: dict[Grouping, sa.ColumnElement[Any]] = {
     Grouping.DAY: charges.c.created_at // _DAY_S,
     Grouping.MODEL: charges.c.model,
@@ -35,6 +37,7 @@ class Total:
     """The sum of a group's lines of one kind."""
 
     group: str
+    currency: str
     kind: ChargeKind
     quantity: int
     amount: int
@@ -60,11 +63,21 @@ class Ledger:
         with self._database.begin() as connection:
             _post(connection, lines)
 
-    def balance(self, tenant: str) -> int:
+    def balance(self, tenant: str, currency: str) -> int:
         """Nano-units: what came in, less what was charged."""
-        query = sa.select(accounts.c.balance).where(accounts.c.tenant == tenant)
         with self._database.begin() as connection:
-            return connection.execute(query).scalar_one_or_none() or 0
+            return _balance(connection, tenant, currency)
+
+    def plans(self) -> Sequence[tuple[int, dict[str, Any]]]:
+        """The plans that were in force, each with the Unix second it was in force from; in order."""
+        query = sa.select(plan_history.c.since, plan_history.c.plan).order_by(plan_history.c.serial)
+        with self._database.begin() as connection:
+            return [(since, plan) for since, plan in connection.execute(query)]
+
+    def put_in_force(self, plan: Mapping[str, Any], since: int) -> None:
+        """Another plan holds from now on."""
+        with self._database.begin() as connection:
+            connection.execute(plan_history.insert().values(since=since, plan=dict(plan)))
 
     def open_lives(self, tenant: str | None = None) -> Sequence[Life]:
         """The lives that go on, of one tenant or of all."""
@@ -97,6 +110,7 @@ class Ledger:
         query = (
             sa.select(
                 by,
+                charges.c.currency,
                 charges.c.kind,
                 sa.func.sum(charges.c.quantity),
                 sa.func.sum(charges.c.amount),
@@ -105,12 +119,12 @@ class Ledger:
             )
             .where(charges.c.tenant == tenant, charges.c.kind != ChargeKind.TOP_UP)
             .where(charges.c.created_at >= since, charges.c.created_at < before)
-            .group_by(by, charges.c.kind)
-            .order_by(by, charges.c.kind)
+            .group_by(by, charges.c.currency, charges.c.kind)
+            .order_by(by, charges.c.currency, charges.c.kind)
         )
         with self._database.begin() as connection:
             return [
-                Total(group_of(group, row[0]), ChargeKind(row[1]), *row[2:])
+                Total(group_of(group, row[0]), row[1], ChargeKind(row[2]), *row[3:])
                 for row in connection.execute(query)
             ]
 
@@ -180,15 +194,32 @@ def _close(connection: sa.Connection, life: Life, ended_at: int, price: PriceLif
 
 
 def _post(connection: sa.Connection, lines: Iterable[Charge]) -> None:
-    for line in lines:
-        row = insert(charges).values(asdict(line)).on_conflict_do_nothing(index_elements=["key"])
-        if connection.execute(row).rowcount == 0 or line.amount == 0:
-            continue
-        account = insert(accounts).values(tenant=line.tenant, balance=-line.amount)
-        moved = accounts.c.balance - line.amount
+    rows = [asdict(line) for line in lines]
+    if not rows:
+        return
+    new = insert(charges).on_conflict_do_nothing(index_elements=["key"])
+    written = new.returning(charges.c.tenant, charges.c.currency, charges.c.amount)
+    moved: Counter[tuple[str, str]] = Counter()
+    for tenant, currency, amount in connection.execute(written, rows):
+        moved[tenant, currency] += amount
+    for (tenant, currency), amount in moved.items():
+        # The insertion above holds the database's write lock: nobody else moves it in between.
+        balance = _balance(connection, tenant, currency) - amount
+        if abs(balance) > _MOST:
+            raise RegistryFailed(f"the account of {tenant} cannot hold {balance} nano-units")
+        account = insert(accounts).values(tenant=tenant, currency=currency, balance=balance)
         connection.execute(
-            account.on_conflict_do_update(index_elements=["tenant"], set_={"balance": moved})
+            account.on_conflict_do_update(
+                index_elements=["tenant", "currency"], set_={"balance": balance}
+            )
         )
+
+
+def _balance(connection: sa.Connection, tenant: str, currency: str) -> int:
+    query = sa.select(accounts.c.balance).where(
+        accounts.c.tenant == tenant, accounts.c.currency == currency
+    )
+    return connection.execute(query).scalar_one_or_none() or 0
 
 
 def _charge(row: sa.Row[Any]) -> Charge:

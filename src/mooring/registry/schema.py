@@ -78,8 +78,18 @@ accounts = sa.Table(
     "accounts",
     metadata,
     sa.Column("tenant", sa.Text, primary_key=True),
-    # Minus the sum of the tenant's charges, kept beside them so that it need not be added up.
+    sa.Column("currency", sa.Text, primary_key=True),
+    # Minus the sum of the tenant's charges in that currency, so that it need not be added up.
     sa.Column("balance", sa.BigInteger, nullable=False),
+)
+
+plan_history = sa.Table(
+    "plan_history",
+    metadata,
+    sa.Column("serial", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("since", sa.BigInteger, nullable=False),
+    sa.Column("plan", sa.JSON, nullable=False),
+    sqlite_autoincrement=True,
 )
 
 lives = sa.Table(

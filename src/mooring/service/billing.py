@@ -1,7 +1,26 @@
 """What caching costs and saves. Pure arithmetic on nano-units (docs/moonshot-api.md, section 6)."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 from mooring.core.usage import Usage
-from mooring.service.pricing import PricePlan, Prices
+from mooring.service.pricing import PriceHistory, PricePlan, Prices
+
+_DAY_S = 86_400
+
+
+@dataclass(frozen=True)
+class StoragePiece:
+    """Minutes of a cache's life that are of one day and one price."""
+
+    first_minute: int
+    """Counted from the life's beginning."""
+    minutes: int
+    began_at: int
+    """Unix seconds."""
+    plan: PricePlan
+    unit: int
+    """Nano-units a token and minute."""
 
 
 def creation_fee(prices: Prices, tokens: int) -> int:
@@ -14,21 +33,23 @@ def storage_fee(prices: Prices, tokens: int, alive_s: int) -> int:
     return prices.storage_minute * tokens * begun_minutes(alive_s)
 
 
-def storage_fee_between(plan: PricePlan, model: str, tokens: int, began: int, ended: int) -> int:
-    """For a cache's life, in Unix seconds, under whatever tariffs were in force in it.
+def storage_pieces(
+    history: PriceHistory, model: str, tokens: int, began: int, ended: int
+) -> Iterator[StoragePiece]:
+    """A cache's life, in Unix seconds, cut where a day (UTC) or another price begins.
 
-    Minutes count from the life's beginning; each is charged by the tariff in force when it begins.
+    Minutes count from the life's beginning, and each belongs to the day and the price in force when it
+    begins. The first one has begun with the life, however short it was.
     """
-    fee, minutes = 0, begun_minutes(ended - began)
-    done = 0
-    while done < minutes:
-        start = began + 60 * done
-        tariff = plan.at(start)
-        later = [other.since for other in plan.tariffs if other.since > start]
-        until = minutes if not later else min(minutes, begun_minutes(min(later) - began))
-        fee += tariff.prices(model, tokens).storage_minute * tokens * (until - done)
-        done = until
-    return fee
+    first, minutes = 0, max(1, begun_minutes(ended - began))
+    while first < minutes:
+        start = began + 60 * first
+        plan = history.at(start)
+        cut = min(history.next_change(start), (start // _DAY_S + 1) * _DAY_S)
+        until = min(minutes, begun_minutes(cut - began))
+        unit = plan.at(start).prices(model, tokens).storage_minute
+        yield StoragePiece(first, until - first, start, plan, unit)
+        first = until
 
 
 def chat_fee(prices: Prices, usage: Usage, *, hit: bool) -> int:

@@ -8,7 +8,7 @@ import re
 import tomllib
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, time
 from decimal import Decimal
 from importlib import resources
@@ -23,6 +23,7 @@ NANO = 10**9
 _PER_MILLION = 1_000_000
 _ANY = "any"
 _CLASS = re.compile(r"([1-9][0-9]*)k")
+_NEVER = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,38 @@ class PricePlan:
         unit = Decimal(10) ** -self.decimals
         amount = (Decimal(nano) / NANO).quantize(unit, rounding="ROUND_DOWN")
         return f"{amount:,} {self.currency}"
+
+
+@dataclass(frozen=True)
+class PriceHistory:
+    """The plans that were in force, one after the other, whatever the configuration says by now."""
+
+    plans: tuple[tuple[int, PricePlan], ...]
+    """Each with the Unix second it was in force from, in order. The first one also holds before."""
+
+    def at(self, moment: float) -> PricePlan:
+        """The plan in force."""
+        index = bisect_right([since for since, _ in self.plans], moment)
+        return self.plans[max(0, index - 1)][1]
+
+    def next_change(self, moment: int) -> int:
+        """When prices may be others than they are at this moment; far away where no change is known."""
+        changes = [since for since, _ in self.plans]
+        changes += [tariff.since for tariff in self.at(moment).tariffs]
+        return min((change for change in changes if change > moment), default=_NEVER)
+
+    def followed_by(self, plan: PricePlan, now: int) -> "PriceHistory":
+        """The same, and another plan from now on, though never before the last change."""
+        since = max([now, *(since for since, _ in self.plans)])
+        return PriceHistory((*self.plans, (since, plan)))
+
+
+def plan_to_json(plan: PricePlan) -> dict[str, Any]:
+    return asdict(plan)
+
+
+def plan_from_json(stored: Mapping[str, Any]) -> PricePlan:
+    return TypeAdapter(PricePlan).validate_python(stored)
 
 
 def load_plans(configured: Mapping[str, PlanConfig]) -> dict[str, PricePlan]:

@@ -1,8 +1,7 @@
 """What a tenant used, what it cost, and what caching saved it."""
 
 import asyncio
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from mooring.core.charge import Charge, ChargeKind, Grouping
@@ -11,6 +10,7 @@ from mooring.registry.ledger import Ledger, Total, group_of
 from mooring.service.charging import Charging
 
 _DAY_S = 86_400
+_FAR_FUTURE = 1 << 62
 
 
 @dataclass
@@ -18,6 +18,7 @@ class UsageRow:
     """One group. Amounts are nano-units."""
 
     group: str
+    currency: str
     requests: int = 0
     quantities: dict[ChargeKind, int] = field(default_factory=dict)
     """Tokens; token-minutes of storage; calls."""
@@ -43,39 +44,35 @@ class UsageRow:
 class Statements:
     """Reads the ledger."""
 
-    def __init__(
-        self, ledger: Ledger, charging: Charging, clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, ledger: Ledger, charging: Charging) -> None:
         self._ledger = ledger
         self._charging = charging
-        self._clock = clock
 
     async def usage(
         self, tenant: str, group: Grouping, *, since: int = 0, before: int | None = None
     ) -> list[UsageRow]:
         """What was used in [since, before), Unix seconds, group by group.
 
-        Storage stands where a cache's life ended. What runs now is in it up to now, unless the time ends
-        before.
+        Storage stands in the days of a cache's life; of a life that goes on, it is reckoned up to now.
+        So the usage of a time that is over is always the same.
         """
 
         def read() -> tuple[Sequence[Total], Sequence[Charge]]:
-            now = int(self._clock())
-            end = now + 1 if before is None else before
-            running = self._charging.running(tenant) if since <= now < end else []
+            end = _FAR_FUTURE if before is None else before
+            running = [line for line in self._charging.running(tenant) if since <= line.created_at < end]
             return self._ledger.totals(tenant, group, since=since, before=end), running
 
         totals, running = await asyncio.to_thread(read)
-        rows: dict[str, UsageRow] = {}
+        rows: dict[tuple[str, str], UsageRow] = {}
         for total in totals:
-            row = rows.setdefault(total.group, UsageRow(total.group))
+            row = rows.setdefault((total.group, total.currency), UsageRow(total.group, total.currency))
             row.add(total.kind, total.quantity, total.amount, total.plain)
             row.requests = max(row.requests, total.requests)
         for line in running:
             name = self._group_of(line, group)
-            row = rows.setdefault(name, UsageRow(name))
+            row = rows.setdefault((name, line.currency), UsageRow(name, line.currency))
             row.add(line.kind, line.quantity, line.amount, line.plain)
-        return sorted(rows.values(), key=lambda row: row.group)
+        return [row for _, row in sorted(rows.items())]
 
     async def explain(self, tenant: str, request_id: str) -> Sequence[Charge]:
         """The lines of one request. Raises RequestNotFound."""

@@ -1,19 +1,30 @@
 """What caching costs and saves (docs/moonshot-api.md, section 6)."""
 
+import itertools
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mooring.core.usage import Usage
 from mooring.service.billing import (
-    begun_minutes,
     chat_fee,
     creation_fee,
     storage_fee,
-    storage_fee_between,
+    storage_pieces,
 )
 from mooring.service.estimate import Workload, estimate
-from mooring.service.pricing import NANO, PricePlan, Prices, Tariff, load_plans
+from mooring.service.pricing import (
+    NANO,
+    PriceHistory,
+    PricePlan,
+    Prices,
+    Tariff,
+    load_plans,
+    plan_from_json,
+    plan_to_json,
+)
 
 TOKENS = st.integers(0, 10**7)
 PLANS = load_plans({})
@@ -68,32 +79,80 @@ def test_the_yuan_calculation_is_reproduced():
 # Tariffs
 
 
-def test_storage_across_a_change_of_prices_is_charged_by_the_minute():
-    cheap = Prices(0, 0, 0, 0, 1, 0)
-    dear = Prices(0, 0, 0, 0, 10, 0)
-    plan = PricePlan("p", "XXX", 2, (Tariff(0, (("any", cheap),)), Tariff(1000, (("any", dear),))))
+def storage_prices(price):
+    return (("any", Prices(0, 0, 0, 0, price, 0)),)
+
+
+def plan_of(*prices, name="p", currency="XXX"):
+    """A plan of storage prices, each with the second it holds from."""
+    return PricePlan(
+        name, currency, 2, tuple(Tariff(since, storage_prices(each)) for since, each in prices)
+    )
+
+
+def pieces(history, began, ended):
+    found = storage_pieces(history, "m", 1, began, ended)
+    return [(piece.first_minute, piece.minutes, piece.plan.name, piece.unit) for piece in found]
+
+
+def test_storage_across_a_change_of_prices_is_cut_at_it():
+    history = PriceHistory(((0, plan_of((0, 1), (1000, 10))),))
     # Minutes begin at 900, 960 (the old price still) and 1020, 1080.
-    assert storage_fee_between(plan, "m", 1, 900, 1090) == 1 + 1 + 10 + 10
-    assert storage_fee_between(plan, "m", 1, 900, 960) == 1
-    assert storage_fee_between(plan, "m", 1, 2000, 1000) == 0
+    assert pieces(history, 900, 1090) == [(0, 2, "p", 1), (2, 2, "p", 10)]
+    assert pieces(history, 900, 960) == [(0, 1, "p", 1)]
 
 
-CHANGES = st.lists(st.integers(1, 5000), max_size=4, unique=True)
+def test_storage_is_cut_at_midnight():
+    history = PriceHistory(((0, plan_of((0, 1))),))
+    assert pieces(history, 86_400 - 90, 86_400 + 60) == [(0, 2, "p", 1), (2, 1, "p", 1)]
 
 
-@given(st.integers(0, 5000), st.integers(0, 6000), CHANGES, st.integers(0, 1000))
-def test_storage_is_the_sum_of_its_minutes(began, length, changes, tokens):
+@pytest.mark.parametrize("ended", [900, 901, 960, 800])
+def test_the_first_minute_has_begun_with_the_life(ended):
+    """Times are whole seconds: no time at all may be nearly one. A clock may have been set back."""
+    history = PriceHistory(((0, plan_of((0, 1))),))
+    assert pieces(history, 900, ended) == [(0, 1, "p", 1)]
+
+
+def test_a_plan_holds_from_when_it_was_put_in_force_and_not_from_the_date_in_its_tariffs():
+    history = PriceHistory(((0, plan_of((0, 1), name="old")),)).followed_by(
+        plan_of((0, 9), name="new"), 1020
+    )
+    assert pieces(history, 900, 1140) == [(0, 2, "old", 1), (2, 2, "new", 9)]
+
+
+def test_a_change_under_a_clock_that_was_set_back_does_not_come_before_the_last_one():
+    history = PriceHistory(((0, plan_of((0, 1))), (1000, plan_of((0, 2)))))
+    assert [since for since, _ in history.followed_by(plan_of((0, 3)), 500).plans] == [0, 1000, 1000]
+    assert history.followed_by(plan_of((0, 3)), 500).at(1000) == plan_of((0, 3))
+
+
+def test_a_recorded_plan_is_read_as_it_was():
+    for plan in PLANS.values():
+        assert plan_from_json(json.loads(json.dumps(plan_to_json(plan)))) == plan
+
+
+CHANGES = st.lists(st.integers(1, 200_000), max_size=4, unique=True)
+
+
+@given(st.integers(0, 200_000), st.integers(0, 200_000), CHANGES, CHANGES)
+def test_pieces_are_the_minutes_of_a_life_each_once(began, length, tariffs, plans):
     """Against the slow, obvious way: minute by minute."""
-    tariffs = tuple(
-        Tariff(since, (("any", Prices(0, 0, 0, 0, price, 0)),))
-        for price, since in enumerate([0, *sorted(changes)], start=1)
-    )
-    plan = PricePlan("p", "XXX", 2, tariffs)
-    slowly = sum(
-        plan.at(began + 60 * minute).prices("m", 1).storage_minute * tokens
-        for minute in range(begun_minutes(length))
-    )
-    assert storage_fee_between(plan, "m", tokens, began, began + length) == slowly
+    history = PriceHistory(((0, plan_of((0, 1), *((at, at) for at in sorted(tariffs)))),))
+    for number, since in enumerate(sorted(plans)):
+        history = history.followed_by(plan_of((0, 2 + number), (since + 5000, 300_000)), since)
+    slowly = [
+        history.at(start).at(start).prices("m", 1).storage_minute
+        for start in range(began, began + max(length, 1), 60)
+    ]
+    found = list(storage_pieces(history, "m", 1, began, began + length))
+    assert [piece.unit for piece in found for _ in range(piece.minutes)] == slowly
+    starts = [0, *itertools.accumulate(piece.minutes for piece in found)][:-1]
+    assert [piece.first_minute for piece in found] == starts
+    for piece in found:
+        assert piece.began_at == began + 60 * piece.first_minute
+        last = piece.began_at + 60 * (piece.minutes - 1)
+        assert piece.began_at // 86_400 == last // 86_400
 
 
 @given(TOKENS, TOKENS, TOKENS)
