@@ -37,6 +37,11 @@ class Metrics:
             "Kept prefixes that a request found gone and that were computed again",
             registry=self.registry,
         )
+        self.compactions = Counter(
+            "mooring_kv_compactions",
+            "Times that everything in the KV buffer was moved to its lowest cells",
+            registry=self.registry,
+        )
         self.queued_requests = Gauge(
             "mooring_requests_queued", "Requests waiting for room", registry=self.registry
         )

@@ -7,6 +7,11 @@ from functools import cached_property
 
 Tokens = tuple[int, ...]
 
+TOKEN_BYTES = 4
+
+BLOCK_TOKENS = 256
+"""The unit in which prefixes are stored and shared between tiers."""
+
 
 @dataclass(frozen=True)
 class Prefix:
@@ -26,11 +31,36 @@ class Prefix:
         digest = hashlib.blake2b(digest_size=32)
         digest.update(len(self.scope).to_bytes(4, "little"))
         digest.update(self.scope.encode())
-        digest.update(array("i", self.tokens).tobytes())
+        digest.update(self.label)
         return digest.hexdigest()
+
+    @cached_property
+    def label(self) -> bytes:
+        """The tokens, packed."""
+        return pack(self.tokens)
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+
+def pack(tokens: Tokens | list[int]) -> bytes:
+    """Tokens as int32 one after the other: compared and sliced at memory speed."""
+    return array("i", tokens).tobytes()
+
+
+def common_tokens(a: bytes, b: bytes) -> int:
+    """How many leading tokens two packed sequences share."""
+    end = min(len(a), len(b))
+    if a[:end] == b[:end]:
+        return end // TOKEN_BYTES
+    low, high = 0, end  # a[:low] == b[:low]; a[:high] != b[:high]
+    while high - low > 1:
+        middle = (low + high) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low // TOKEN_BYTES
 
 
 def common_length(a: Tokens, b: Tokens) -> int:

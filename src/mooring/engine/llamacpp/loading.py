@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mooring.config import EngineConfig, KvStoreConfig
 from mooring.core.errors import ModelUnreadable, StartRefused
+from mooring.core.prefix import BLOCK_TOKENS
 from mooring.engine.interface import ModelInfo
 from mooring.engine.llamacpp.binding import KV_TYPES, ContextShape, DecodeContext, Model
 from mooring.engine.llamacpp.engine import LlamaEngine
@@ -74,7 +75,15 @@ async def load_engine(
     store = _open_store(store_config, data_dir, info, metrics)
     _log_shape(model, shape, info)
     prompter = await asyncio.to_thread(Prompter, template, model, context_tokens)
-    return LlamaEngine(context, info, prompter, store, metrics, max_queued=config.max_queued)
+    return LlamaEngine(
+        context,
+        info,
+        prompter,
+        store,
+        metrics,
+        max_queued=config.max_queued,
+        automatic=config.automatic_reuse,
+    )
 
 
 def _open_store(config: KvStoreConfig, data_dir: Path, info: ModelInfo, metrics: Metrics) -> KvStore:
@@ -132,8 +141,8 @@ def _size(model: Model, config: EngineConfig) -> tuple[ContextShape, int]:
             " lower it or raise engine.cells"
         )
     shape = ContextShape(
-        cells=cells,
-        sequences=config.sequences,
+        cells=cells + BLOCK_TOKENS,  # where stored blocks come in
+        sequences=config.sequences + 1,
         batch_tokens=max(config.batch_tokens, 2 * config.sequences),  # room beside the running answers
         kv_type=config.kv_type,
         flash_attention=config.flash_attention,
