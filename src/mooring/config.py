@@ -74,9 +74,13 @@ class KvStoreConfig(_Part):
     """Where KV bytes are kept beside the buffer."""
 
     ram_bytes: int = Field(1 << 30, ge=0)
-    """The RAM tier's budget; what falls out of it is still on disk."""
+    """The RAM tier's budget; what falls out of it goes to disk, as far as that has room."""
+    disk_bytes: int | None = Field(None, ge=0)
+    """The disk tier's budget. None: what the file system has, less the reserve. Caches that a client
+    created are never evicted; when they do not fit, creating one is refused."""
     disk_reserve_bytes: int = Field(64 << 20, ge=0)
     """Left free on the disk, so that the registry can be written (and caches deleted) to the end."""
+    policy: Literal["lru"] = "lru"
 
 
 class CachingConfig(_Part):

@@ -1,11 +1,14 @@
 """A token prefix and its identity."""
 
 import hashlib
+import sys
 from array import array
 from dataclasses import dataclass
 from functools import cached_property
 
 Tokens = tuple[int, ...]
+TOKEN_BYTES = 4
+"""Of one packed token."""
 
 TOKEN_BYTES = 4
 
@@ -72,6 +75,29 @@ def common_length(a: Tokens, b: Tokens) -> int:
     while high - low > 1:
         middle = (low + high) // 2
         if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def pack(tokens: Tokens) -> bytes:
+    """Tokens as little-endian int32, 4 bytes each: the form that the KV store keeps and compares."""
+    packed = array("i", tokens)
+    if sys.byteorder == "big":
+        packed.byteswap()
+    return packed.tobytes()
+
+
+def common_tokens(a: bytes, b: bytes) -> int:
+    """How many leading tokens two packed prefixes share."""
+    end = min(len(a), len(b))
+    if a[:end] == b[:end]:
+        return end // TOKEN_BYTES
+    low, high = 0, end // TOKEN_BYTES  # in tokens: equal up to low, different up to high
+    while high - low > 1:
+        middle = (low + high) // 2
+        if a[low * TOKEN_BYTES : middle * TOKEN_BYTES] == b[low * TOKEN_BYTES : middle * TOKEN_BYTES]:
             low = middle
         else:
             high = middle
