@@ -56,8 +56,8 @@ class EngineConfig(_Part):
     sequences: int = Field(64, ge=2, le=255)
     """Answers that can run at once, and prefixes being computed."""
     automatic_reuse: bool = True
-    """Every prompt and answer is kept as long as there is room, for whatever of the same tenant begins the
-    same. Off: only caches that were created are."""
+    """Every prompt and answer is kept as long as there is room, for what begins the same and is of the
+    same tenant. Off: only caches that were created are reused."""
     batch_tokens: int = Field(512, ge=32, le=4096)
     """The most tokens of one step: how long a long prompt delays a running answer."""
     kv_type: Literal["f32", "f16", "bf16", "q8_0"] = "f16"

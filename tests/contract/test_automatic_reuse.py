@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from engines import answer, asked, evaluated, running, tokens
 
-from mooring.core.prefix import BLOCK_TOKENS, Prefix
+from mooring.core.prefix import Prefix
 from mooring.engine.interface import Kept, Progress, Source
+from mooring.kvstore.match import BLOCK_TOKENS
 from mooring.telemetry import Metrics
 
 TOLERANCE = 0.1  # see test_exactness
@@ -55,7 +56,7 @@ async def test_what_another_tenant_computed_is_computed_again(tiny_model: Path, 
         foreign = await answer(engine, asked(prompt, "b"))
         nobodys = await answer(engine, asked(prompt))
         beside = await asyncio.gather(
-            answer(engine, asked(prompt + (7,), "a")), answer(engine, asked(prompt + (7,), "c"))
+            answer(engine, asked((*prompt, 7), "a")), answer(engine, asked((*prompt, 7), "c"))
         )
     assert (foreign.cached, nobodys.cached) == (0, 0)
     assert [one.cached for one in beside] == [len(prompt), 0]
@@ -70,9 +71,7 @@ async def test_a_conversation_computes_only_what_is_new(tiny_model: Path, tmp_pa
         for turn in range(5):
             for number, said in conversations.items():
                 prompt = said + tokens(new, seed=100 * turn + number + 10)
-                came = await answer(
-                    engine, asked(prompt, "a", max_tokens=drawn, top_logprobs=0, seed=1)
-                )
+                came = await answer(engine, asked(prompt, "a", max_tokens=drawn, top_logprobs=0, seed=1))
                 computed.append(came.evaluated)
                 conversations[number] = prompt + tuple(came.tokens)
     # The token drawn last is not evaluated before the next turn.
@@ -131,11 +130,11 @@ async def test_the_next_one_takes_over_a_computation_whose_client_went_away(
 ) -> None:
     common = tokens(900, seed=1)
     async with running(tiny_model, tmp_path, batch_tokens=32) as engine:
-        first = engine.generate(asked(common + (7,), "a"))
+        first = engine.generate(asked((*common, 7), "a"))
         while not isinstance(await anext(first), Progress):
             pass
         rest = [
-            asyncio.create_task(answer(engine, asked(common + (8 + number,), "a"))) for number in range(3)
+            asyncio.create_task(answer(engine, asked((*common, 8 + number), "a"))) for number in range(3)
         ]
         await anext(first)
         await first.aclose()

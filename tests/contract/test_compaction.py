@@ -1,4 +1,4 @@
-"""Moving everything in the KV buffer to its lowest cells changes no answer, and shared cells stay shared."""
+"""Moving everything in the KV buffer to its lowest cells changes no answer; shared cells stay shared."""
 
 import asyncio
 from pathlib import Path

@@ -178,8 +178,7 @@ async def assert_nothing_is_left(engine: LlamaEngine) -> None:
     assert not prefill._producing
     assert buffer.free == buffer.total
     positions = [
-        engine._context.last_position(sequence)
-        for sequence in range(engine._context.shape.sequences)
+        engine._context.last_position(sequence) for sequence in range(engine._context.shape.sequences)
     ]
     assert set(positions) == {-1}
 
@@ -631,7 +630,7 @@ async def test_engine_lets_who_uses_a_released_prefix_go_on(tiny_model: Path, tm
 async def test_engine_fails_who_is_in_a_failing_batch_and_serves_the_others(
     tiny_model: Path, tmp_path: Path, withdrawn: int | None
 ) -> None:
-    """The first keep is being computed, a request and a second keep wait for it, another one is queued."""
+    """The first keep is being computed, a request and a second keep wait for it, another is queued."""
     prefix = Prefix("tenant", tokens(400, seed=1))
     prompt = prefix.tokens + tokens(5, seed=2)
     async with running(tiny_model, tmp_path, batch_tokens=64) as engine:

@@ -1,10 +1,10 @@
-"""Long prompts delay others by a chunk at most, and nobody waits for ever. Counted in steps, not seconds."""
+"""Long prompts delay others by a chunk at most, and nobody waits for ever; counted in steps."""
 
 import asyncio
 from pathlib import Path
 
 import pytest
-from engines import answer, asked, running, tokens
+from engines import answer, asked, running, tokens, until
 
 from mooring.core.errors import Overloaded
 from mooring.engine.llamacpp.engine import LlamaEngine
@@ -37,8 +37,7 @@ async def test_running_answers_draw_a_token_in_every_step_of_a_long_prefill(
     async with running(tiny_model, tmp_path, cells=8192, batch_tokens=128) as engine:
         steps = watch(engine)
         running_answer = asyncio.create_task(answer(engine, asked(tokens(20, seed=1), max_tokens=200)))
-        while not any(20 in step for step in steps):
-            await asyncio.sleep(0.001)
+        await until(lambda: any(20 in step for step in steps))
         await answer(engine, asked(tokens(4000, seed=2), max_tokens=1))
         await running_answer
     drawn = [step[20] for step in steps if 20 in step]
@@ -53,8 +52,7 @@ async def test_a_short_prompt_is_not_starved_by_long_ones(tiny_model: Path, tmp_
             asyncio.create_task(answer(engine, asked(tokens(4000, seed=number), max_tokens=2)))
             for number in range(3)
         ]
-        while len(steps) < 3:
-            await asyncio.sleep(0.001)
+        await until(lambda: len(steps) >= 3)
         before = len(steps)
         await answer(engine, asked(tokens(30, seed=9), max_tokens=2))
         after = len(steps)

@@ -1,8 +1,8 @@
-"""Real engines over the tiny model that check their own invariants after every step, and asks to put to them."""
+"""Real engines over the tiny model that check themselves after every step, and asks to put to them."""
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +44,11 @@ async def running(
             yield engine
     finally:
         await engine.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 - other threads make it true, and set no asyncio.Event
+        await asyncio.sleep(0.002)
 
 
 def tokens(count: int, seed: int) -> Tokens:

@@ -3,17 +3,13 @@
 import hashlib
 import sys
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 Tokens = tuple[int, ...]
 TOKEN_BYTES = 4
 """Of one packed token."""
-
-TOKEN_BYTES = 4
-
-BLOCK_TOKENS = 256
-"""The unit in which prefixes are stored and shared between tiers."""
 
 
 @dataclass(frozen=True)
@@ -46,26 +42,6 @@ class Prefix:
         return len(self.tokens)
 
 
-def pack(tokens: Tokens | list[int]) -> bytes:
-    """Tokens as int32 one after the other: compared and sliced at memory speed."""
-    return array("i", tokens).tobytes()
-
-
-def common_tokens(a: bytes, b: bytes) -> int:
-    """How many leading tokens two packed sequences share."""
-    end = min(len(a), len(b))
-    if a[:end] == b[:end]:
-        return end // TOKEN_BYTES
-    low, high = 0, end  # a[:low] == b[:low]; a[:high] != b[:high]
-    while high - low > 1:
-        middle = (low + high) // 2
-        if a[low:middle] == b[low:middle]:
-            low = middle
-        else:
-            high = middle
-    return low // TOKEN_BYTES
-
-
 def common_length(a: Tokens, b: Tokens) -> int:
     """How many leading tokens `a` and `b` share."""
     end = min(len(a), len(b))
@@ -81,7 +57,7 @@ def common_length(a: Tokens, b: Tokens) -> int:
     return low
 
 
-def pack(tokens: Tokens) -> bytes:
+def pack(tokens: Sequence[int]) -> bytes:
     """Tokens as little-endian int32, 4 bytes each: the form that the KV store keeps and compares."""
     packed = array("i", tokens)
     if sys.byteorder == "big":

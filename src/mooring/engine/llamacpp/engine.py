@@ -19,6 +19,7 @@ from mooring.engine.interface import (
 )
 from mooring.engine.llamacpp.binding import DecodeContext
 from mooring.engine.llamacpp.grammar import Grammars
+from mooring.engine.llamacpp.inbox import Inbox
 from mooring.engine.llamacpp.outbox import Mail
 from mooring.engine.llamacpp.rendering import rendering_threads
 from mooring.engine.llamacpp.request import Request, Sink, Ticket
@@ -41,33 +42,38 @@ class LlamaEngine:
         context: DecodeContext,
         info: ModelInfo,
         prompter: Prompter,
-        store: KvStore,
+        open_store: Callable[[Callable[[], None]], KvStore],
         metrics: Metrics,
         *,
         max_queued: int,
         automatic: bool = True,
         whole: bool = False,
     ) -> None:
-        """`automatic`: what was not named is reused, too. `whole`: see the scheduler."""
+        """`open_store` gets what the store calls, from its threads, when there is something to poll.
+
+        `automatic`: what was not named is reused, too. `whole`: see the scheduler.
+        """
         self._automatic = automatic
         self._context = context
         self._info = info
         self._prompter = prompter
-        self._store = store
+        inbox = Inbox()
+        self._store = open_store(inbox.wake)
         self._loop = asyncio.get_running_loop()
         self._renderers = rendering_threads()
         self._grammars = Grammars(context.model)
         self._failure: str | None = None
         self._scheduler = Scheduler(
             context,
-            store,
+            self._store,
             metrics,
+            inbox,
             self._deliver,
             kv_bytes_per_token=info.kv_bytes_per_token,
             max_queued=max_queued,
             whole=whole,
         )
-        store.on_change = self._scheduler.wake
+
         self._thread = threading.Thread(target=self._work, name="mooring-decode", daemon=True)
         self._thread.start()
 

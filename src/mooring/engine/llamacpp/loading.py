@@ -4,11 +4,11 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from mooring.config import EngineConfig, KvStoreConfig
 from mooring.core.errors import ModelUnreadable, StartRefused
-from mooring.core.prefix import BLOCK_TOKENS
 from mooring.engine.interface import ModelInfo
 from mooring.engine.llamacpp.binding import KV_TYPES, ContextShape, DecodeContext, Model
 from mooring.engine.llamacpp.engine import LlamaEngine
@@ -17,8 +17,7 @@ from mooring.engine.llamacpp.source import all_parts
 from mooring.engine.prompt import Prompter
 from mooring.engine.template import ChatTemplate
 from mooring.kvstore.codec import Rejection
-from mooring.kvstore.disk import DiskTier
-from mooring.kvstore.ram import RamTier
+from mooring.kvstore.match import BLOCK_TOKENS
 from mooring.kvstore.store import KvStore
 from mooring.telemetry import Metrics
 
@@ -72,31 +71,27 @@ async def load_engine(
         random_weights=_RANDOM_WEIGHTS in model.metadata.get("general.description", "").lower(),
     )
     context = await asyncio.to_thread(DecodeContext, model, shape)
-    store = _open_store(store_config, data_dir, info, metrics)
+    open_store = partial(_open_store, store_config, data_dir, info, metrics)
     _log_shape(model, shape, info)
     prompter = await asyncio.to_thread(Prompter, template, model, context_tokens)
     return LlamaEngine(
         context,
         info,
         prompter,
-        store,
+        open_store,
         metrics,
         max_queued=config.max_queued,
         automatic=config.automatic_reuse,
     )
 
 
-def _open_store(config: KvStoreConfig, data_dir: Path, info: ModelInfo, metrics: Metrics) -> KvStore:
+def _open_store(
+    config: KvStoreConfig, data_dir: Path, info: ModelInfo, metrics: Metrics, wake: Callable[[], None]
+) -> KvStore:
     def count_rejection(reason: Rejection) -> None:
         metrics.rejected_kv.labels(reason.value).inc()
 
-    disk = DiskTier(
-        data_dir / "kv",
-        info.fingerprint,
-        reserve_bytes=config.disk_reserve_bytes,
-        on_rejected=count_rejection,
-    )
-    return KvStore(RamTier(config.ram_bytes), disk)
+    return KvStore(data_dir / "kv", info.fingerprint, config, wake=wake, on_rejected=count_rejection)
 
 
 def _log_shape(model: Model, shape: ContextShape, info: ModelInfo) -> None:

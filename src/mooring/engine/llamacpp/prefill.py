@@ -16,7 +16,8 @@ from mooring.engine.llamacpp.request import Ask, Request, Stage, Ticket
 from mooring.engine.llamacpp.restoring import Restore
 from mooring.engine.llamacpp.saving import Saving
 from mooring.engine.llamacpp.sequence import Sequence
-from mooring.kvstore.store import KvStore, Match, Stored
+from mooring.kvstore.match import Match, Stored
+from mooring.kvstore.store import KvStore
 from mooring.telemetry import Metrics
 
 _log = logging.getLogger("mooring.prefill")
@@ -171,6 +172,8 @@ class Prefill:
         if ask.restore is None or self._match(ask).tokens > ask.restore.match.tokens:
             self._stop_reading(ask)  # more has been stored since it queued
             ask.restore = self._stored(ask, beyond=share)
+        if ask.restore is None:
+            self._store.touch(self._match(ask).blocks)  # resident is used, too
 
     def _ahead(self, ask: Ask, share: int) -> Ask | None:
         """Who is bringing more of an ask's tokens into the buffer than are there now."""

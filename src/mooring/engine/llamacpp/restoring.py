@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from mooring.kvstore.store import Fetch, Match
+from mooring.kvstore.fetch import Fetch
+from mooring.kvstore.match import Match
 
 
 @dataclass(eq=False)

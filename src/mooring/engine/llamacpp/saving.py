@@ -1,7 +1,8 @@
 """Copies what was computed into the store, block by block, and makes explicit prefixes durable.
 
-What is exported lies in RAM at once; a pin makes it durable on disk. A sequence that is being saved
-stays in the buffer until all of it is exported.
+What is exported lies in RAM at once; a pin makes it durable on disk. A large prefix is pinned piece by
+piece, so that it never waits in memory as a whole. A sequence that is being saved stays in the buffer
+until all of it is exported.
 """
 
 import logging
@@ -10,16 +11,20 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from mooring.core.errors import EngineFailed, MooringError, StorageFull
+from mooring.core.prefix import TOKEN_BYTES
 from mooring.engine.interface import Kept
 from mooring.engine.llamacpp.buffer import Buffer
 from mooring.engine.llamacpp.outbox import Outbox
 from mooring.engine.llamacpp.request import Stage, Ticket
 from mooring.engine.llamacpp.sequence import Sequence
-from mooring.kvstore.store import Cut, KvStore
+from mooring.kvstore.match import Cut
+from mooring.kvstore.store import KvStore
 
 _log = logging.getLogger("mooring.saving")
 _STEP_BYTES = 32 << 20
 """Exported in one step at most, but one block always."""
+_PIECE_BYTES = 64 << 20
+"""So much of a prefix is exported before it has to be on disk."""
 
 
 @dataclass(eq=False)
@@ -31,6 +36,16 @@ class _Export:
     label: bytes
     cuts: deque[Cut]
     ticket: Ticket | None
+    unpinned_bytes: int = 0
+    """Exported for the ticket and not on its way to disk yet."""
+    piece: "Future[None] | None" = None
+    """What has to be on disk before more is exported."""
+    pieces: list[str] = field(default_factory=list)
+    """The ids under which the pieces are pinned."""
+
+    @property
+    def waits(self) -> bool:
+        return self.piece is not None and not self.piece.done()
 
 
 @dataclass(eq=False)
@@ -38,6 +53,8 @@ class _Pin:
     """Blocks on their way to disk, and who waits for them to arrive."""
 
     done: "Future[None]"
+    pieces: list[str]
+    """Pinned apart until all of it is."""
     tickets: list[Ticket] = field(default_factory=list)
 
 
@@ -68,7 +85,7 @@ class Saving:
         missing = sum(cut.end - cut.start for cut in self._store.missing(prefix.scope, prefix.label))
         if not missing:
             ticket.taken = len(prefix)
-            self._pin(ticket)
+            self._pin(ticket, [])
             return True
         size = missing * self._kv_bytes_per_token
         if not self._store.room_for(size):
@@ -98,10 +115,10 @@ class Saving:
 
     def advance(self) -> bool:
         """Export a step's worth; False when there was nothing to export."""
-        budget = _STEP_BYTES
-        worked = bool(self._exports)
-        while self._exports and budget > 0:
-            budget -= self._export_next(self._exports[0])
+        budget, worked = _STEP_BYTES, False
+        while budget > 0 and (export := next((e for e in self._exports if not e.waits), None)):
+            budget -= self._export_next(export)
+            worked = True
         return worked
 
     def finish(self, sequence: Sequence) -> None:
@@ -116,25 +133,47 @@ class Saving:
             cut = export.cuts.popleft()
             payload = self._buffer.export(export.sequence, cut.start, cut.end)
             self._store.add(export.scope, export.label, cut, payload)
+            self._pin_piece(export, cut, payload.nbytes)
             return int(payload.nbytes)
         self._exports.remove(export)
         if export.ticket is not None and not export.ticket.ended:
-            self._pin(export.ticket)
+            self._pin(export.ticket, export.pieces)
+        else:
+            self._unpin(export.pieces)
         return 0
+
+    def _pin_piece(self, export: _Export, cut: Cut, size_bytes: int) -> None:
+        """Have what was exported of a large prefix written before the rest of it follows."""
+        if export.ticket is None or not export.cuts:
+            return
+        export.unpinned_bytes += size_bytes
+        if export.unpinned_bytes >= _PIECE_BYTES:
+            piece = f"{export.ticket.prefix.id}-{cut.end}"
+            export.piece = self._store.pin(piece, export.scope, export.label[: cut.end * TOKEN_BYTES])
+            export.pieces.append(piece)
+            export.unpinned_bytes = 0
+
+    def _unpin(self, pieces: list[str]) -> None:
+        for piece in pieces:
+            self._store.release(piece)
 
     # Pinning
 
-    def _pin(self, ticket: Ticket) -> None:
+    def _pin(self, ticket: Ticket, pieces: list[str]) -> None:
         prefix = ticket.prefix
         ticket.stage = Stage.SAVING
         if (pin := self._pins.get(prefix.id)) is None:
-            pin = self._pins[prefix.id] = _Pin(self._store.pin(prefix.id, prefix.scope, prefix.label))
+            done = self._store.pin(prefix.id, prefix.scope, prefix.label)
+            pin = self._pins[prefix.id] = _Pin(done, pieces)
+        else:
+            pin.pieces += pieces
         pin.tickets.append(ticket)
 
     def poll(self) -> None:
         """Answer the tickets of pins that have ended."""
         for prefix_id, pin in [item for item in self._pins.items() if item[1].done.done()]:
             del self._pins[prefix_id]
+            self._unpin(pin.pieces)
             error = pin.done.exception()
             if error is None:
                 for ticket in pin.tickets:
@@ -151,7 +190,9 @@ class Saving:
             assert export.ticket is not None
             fail([export.ticket], error, self._outbox)
             self._exports.remove(export)
+            self._unpin(export.pieces)
         if (pin := self._pins.pop(prefix_id, None)) is not None:
+            self._unpin(pin.pieces)
             fail(pin.tickets, error, self._outbox)
 
     def tickets(self) -> list[Ticket]:

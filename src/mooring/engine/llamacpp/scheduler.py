@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 from mooring.core.errors import EngineFailed, MooringError
-from mooring.core.prefix import BLOCK_TOKENS, pack
+from mooring.core.prefix import pack
 from mooring.engine.interface import Source, Started
 from mooring.engine.llamacpp.admission import Admission
 from mooring.engine.llamacpp.binding import DecodeContext
@@ -27,6 +27,7 @@ from mooring.engine.llamacpp.rates import Rates
 from mooring.engine.llamacpp.request import Ask, Request, Stage, Ticket
 from mooring.engine.llamacpp.saving import Saving
 from mooring.engine.llamacpp.step import FillRows, Rows, plan_step
+from mooring.kvstore.match import BLOCK_TOKENS
 from mooring.kvstore.store import KvStore
 from mooring.telemetry import Metrics
 
@@ -45,6 +46,7 @@ class Scheduler:
         context: DecodeContext,
         store: KvStore,
         metrics: Metrics,
+        inbox: Inbox,
         deliver: Callable[[Mail], None],
         *,
         kv_bytes_per_token: int,
@@ -70,7 +72,7 @@ class Scheduler:
         """Whoever has sequences, oldest first."""
         self._fills: list[Fill] = []
         """What is being evaluated, oldest first."""
-        self._inbox = Inbox()
+        self._inbox = inbox
         self._in_flight: frozenset[Ask] = frozenset()
         self._closing = False
 
@@ -95,9 +97,6 @@ class Scheduler:
 
     def release_all_but(self, prefix_ids: Collection[str]) -> None:
         self._inbox.call(lambda: self._store.release_all_but(prefix_ids))
-
-    def wake(self) -> None:
-        self._inbox.call(lambda: None)
 
     def close(self) -> None:
         if not self._whole:
