@@ -8,7 +8,7 @@ Decides only: files are changed by the writer, which is handed `take_work()`.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,8 +50,9 @@ class Holdings:
     def ram_bytes(self) -> int:
         return self._ram.used_bytes + self._leaving.used_bytes
 
-    def could_hold_in_ram(self, size_bytes: int) -> bool:
-        return size_bytes <= self._ram_budget
+    @property
+    def ram_budget_bytes(self) -> int:
+        return self._ram_budget
 
     def payload(self, block: Block) -> NDArray[np.uint8] | None:
         """What can be read at once."""
@@ -128,8 +129,8 @@ class Holdings:
         )
         return Save(block, row, None if block.on_disk else self.payload(block))
 
-    def take_work(self) -> Work | None:
-        """Removals and spills since the last time."""
+    def take_work(self, unpinned: Sequence[str]) -> Work | None:
+        """Removals and spills since the last time, with the pins that were taken back."""
         saves = []
         for block in self._spills:
             if block.alive and not block.on_disk:
@@ -138,9 +139,9 @@ class Holdings:
                 block.writes -= 1
                 self.refresh(block)
         self._spills.clear()
-        if not self._removed and not saves:
+        if not (self._removed or saves or unpinned):
             return None
-        work = Work(removed=self._removed, saves=saves, freed_bytes=self._freed_bytes)
+        work = Work(self._removed, unpinned, saves, freed_bytes=self._freed_bytes)
         self._removed, self._freed_bytes = [], 0
         return work
 

@@ -239,7 +239,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule()
     def settle(self):
-        while self.hands.run() or not self.store._answers.empty():
+        while self.hands.run() or self.store._answers.waiting:
             self.store.poll()
         self.store.poll()
         self.hands.run()
