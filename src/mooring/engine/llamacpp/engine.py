@@ -63,6 +63,7 @@ class LlamaEngine:
         self._renderers = rendering_threads()
         self._grammars = Grammars(context.model)
         self._failure: str | None = None
+        self._closed = False
         self._scheduler = Scheduler(
             context,
             self._store,
@@ -138,6 +139,9 @@ class LlamaEngine:
             self._scheduler.cancel(request)  # does nothing to one that has ended
 
     async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
         self._scheduler.close()
         await asyncio.to_thread(self._thread.join)
         # Before the model is freed: a cancelled request leaves its tokenising thread running.
