@@ -164,6 +164,10 @@ class Kept:
     """0 when it had been kept before, or someone else's prefill was joined."""
 
 
+OnProgress = Callable[[str, float], None]
+"""Called with what is being done to start and the share of it that is done, 0.0 to 1.0."""
+
+
 class Engine(Protocol):
     """Serves one model."""
 
