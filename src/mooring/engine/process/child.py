@@ -59,14 +59,15 @@ class Child:
     @classmethod
     async def start(cls, load: messages.Load, on_loading: OnProgress) -> "Child":
         """A process that has begun to load."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            command = (sys.executable, "-m", "mooring.engine.process", str(theirs.fileno()))
-            process = await asyncio.create_subprocess_exec(
-                *command, str(os.getpid()), stdin=DEVNULL, stdout=DEVNULL, pass_fds=[theirs.fileno()]
-            )
+        process, ours = await _spawn()
         child = cls(process, on_loading)
-        child._channel = await Channel.over(ours, child._hear, child._hear_no_more)
+        try:
+            child._channel = await Channel.over(ours, child._hear, child._hear_no_more)
+        except BaseException:
+            ours.close()
+            child._hear_no_more()
+            await child.kill()
+            raise
         child._channel.send(load)
         return child
 
@@ -204,3 +205,18 @@ class Child:
             call.mail.put_nowait(ChildEnded(end.how))
         self._calls.clear()
         return end
+
+
+async def _spawn() -> tuple[Process, socket.socket]:
+    """A process, and our end of the socket to it."""
+    ours, theirs = socket.socketpair()
+    command = (sys.executable, "-m", "mooring.engine.process", str(theirs.fileno()), str(os.getpid()))
+    try:
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                *command, stdin=DEVNULL, stdout=DEVNULL, pass_fds=[theirs.fileno()]
+            )
+    except BaseException:
+        ours.close()
+        raise
+    return process, ours
