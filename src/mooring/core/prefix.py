@@ -1,7 +1,7 @@
 """A token prefix and its identity."""
 
 import hashlib
-from array import array
+import struct
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -26,11 +26,25 @@ class Prefix:
         digest = hashlib.blake2b(digest_size=32)
         digest.update(len(self.scope).to_bytes(4, "little"))
         digest.update(self.scope.encode())
-        digest.update(array("i", self.tokens).tobytes())
+        digest.update(self.packed)
         return digest.hexdigest()
+
+    @cached_property
+    def packed(self) -> bytes:
+        """The tokens as `pack` has them."""
+        return pack(self.tokens)
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+
+def pack(tokens: Tokens) -> bytes:
+    """Four bytes a token, in the machine's order."""
+    return struct.pack(f"{len(tokens)}i", *tokens)
+
+
+def unpack(packed: bytes) -> Tokens:
+    return struct.unpack(f"{len(packed) // 4}i", packed)
 
 
 def common_length(a: Tokens, b: Tokens) -> int:

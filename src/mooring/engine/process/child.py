@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Collection, Iterator
 from contextlib import contextmanager
 
 from mooring.core.conversation import Conversation
-from mooring.core.prefix import Prefix, Tokens
+from mooring.core.prefix import Prefix, Tokens, unpack
 from mooring.engine.interface import (
     ChoiceFinished,
     Delta,
@@ -113,7 +113,7 @@ class Child:
         with self._call("render", lambda call: messages.Render(call, conversation, stable)) as call:
             rendered = await call.next()
             assert isinstance(rendered, messages.Rendered)
-            return messages.unpack(rendered.tokens)
+            return unpack(rendered.tokens)
 
     async def keep(self, prefix: Prefix, on_progress: Callable[[Progress], None] | None) -> Kept:
         packed = messages.PackedPrefix.of(prefix)

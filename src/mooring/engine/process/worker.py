@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Never
 
 from mooring.core.errors import EngineFailed, MooringError, StartRefused
+from mooring.core.prefix import pack
 from mooring.engine.interface import Engine, Progress
 from mooring.engine.llamacpp.loading import load_engine
 from mooring.engine.process.channel import Channel
@@ -38,9 +39,9 @@ from mooring.engine.process.messages import (
     Render,
     Rendered,
     Stop,
-    pack,
 )
 from mooring.engine.process.shared_metrics import write_metrics_to
+from mooring.engine.process.unpacking import Unpacking
 from mooring.telemetry import Metrics, configure_logging
 
 _log = logging.getLogger("mooring.engine")
@@ -117,6 +118,7 @@ class Worker:
     def __init__(self, engine: Engine, channel: Channel) -> None:
         self._engine = engine
         self._channel = channel
+        self._unpacking = Unpacking()
         self._calls: dict[int, asyncio.Task[None]] = {}
         self._releases: set[asyncio.Task[None]] = set()
         self._mail: list[tuple[int, Answer]] = []
@@ -159,9 +161,10 @@ class Worker:
                 self._post(number, Rendered(pack(await render(conversation))))
             case Keep(number, prefix, progress):
                 on_progress = self._progress_of(number) if progress else None
-                self._post(number, await self._engine.keep(prefix.unpacked(), on_progress))
+                kept = await self._engine.keep(self._unpacking.prefix(prefix), on_progress)
+                self._post(number, kept)
             case Generate(number):
-                async with aclosing(self._engine.generate(call.unpacked())) as events:
+                async with aclosing(self._engine.generate(self._unpacking.generation(call))) as events:
                     async for event in events:
                         self._post(number, event)
             case ReleaseAllBut(number, prefix_ids):
