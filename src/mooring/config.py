@@ -53,8 +53,11 @@ class EngineConfig(_Part):
     """The most tokens of one request; None: as trained, as far as the cells reach."""
     cells: int | None = Field(None, ge=128)
     """Tokens in the KV buffer, all requests together; None: two contexts, in a quarter of the RAM."""
-    sequences: int = Field(64, ge=2, le=256)
-    """Answers that can run at once, resident prefixes included."""
+    sequences: int = Field(64, ge=2, le=255)
+    """Answers that can run at once, and prefixes being computed."""
+    automatic_reuse: bool = True
+    """Every prompt and answer is kept as long as there is room, for what begins the same and is of the
+    same tenant. Off: only caches that were created are reused."""
     batch_tokens: int = Field(512, ge=32, le=4096)
     """The most tokens of one step: how long a long prompt delays a running answer."""
     kv_type: Literal["f32", "f16", "bf16", "q8_0"] = "f16"
@@ -71,9 +74,13 @@ class KvStoreConfig(_Part):
     """Where KV bytes are kept beside the buffer."""
 
     ram_bytes: int = Field(1 << 30, ge=0)
-    """The RAM tier's budget; what falls out of it is still on disk."""
+    """The RAM tier's budget; what falls out of it goes to disk, as far as that has room."""
+    disk_bytes: int | None = Field(None, ge=0)
+    """The disk tier's budget. None: what the file system has, less the reserve. Caches that a client
+    created are never evicted; when they do not fit, creating one is refused."""
     disk_reserve_bytes: int = Field(64 << 20, ge=0)
     """Left free on the disk, so that the registry can be written (and caches deleted) to the end."""
+    policy: Literal["lru"] = "lru"
 
 
 class CachingConfig(_Part):

@@ -38,6 +38,11 @@ class Metrics:
             "Kept prefixes that a request found gone and that were computed again",
             registry=self.registry,
         )
+        self.compactions = Counter(
+            "mooring_kv_compactions",
+            "Times that everything in the KV buffer was moved to its lowest cells",
+            registry=self.registry,
+        )
         self.queued_requests = self._gauge("mooring_requests_queued", "Requests waiting for room")
         self.running_requests = self._gauge("mooring_requests_running", "Requests in the engine")
         self.cells_used = self._gauge("mooring_kv_cells_used", "KV cells reserved, of the buffer's")

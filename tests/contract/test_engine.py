@@ -6,7 +6,7 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from engines import CHILD, IN_PROCESS, LONG, asked, events_of, running, tokens, until
+from both_engines import CHILD, IN_PROCESS, LONG, asked, events_of, running, tokens, until
 from templates import MERGES_SYSTEM_INTO_USER
 
 from mooring.core.conversation import Conversation

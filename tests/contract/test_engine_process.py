@@ -12,7 +12,7 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from engines import CHILD, LONG, Running, asked, events_of, running, tokens, until
+from both_engines import CHILD, LONG, Running, asked, events_of, running, tokens, until
 
 from mooring.config import EngineConfig, KvStoreConfig
 from mooring.core.conversation import Conversation

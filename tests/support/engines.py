@@ -1,85 +1,124 @@
-"""The embedded engine, in the test's own process or in a child, and what it counts."""
+"""Real engines over the tiny model that check themselves after every step, and asks to put to them."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-
-from prometheus_client import CollectorRegistry
 
 from mooring.config import EngineConfig, KvStoreConfig
 from mooring.core.prefix import Prefix, Tokens
-from mooring.engine.interface import Engine, Event, Generation, Grammar, Sampling
+from mooring.core.usage import Usage
+from mooring.engine.interface import Delta, Finished, Generation, Sampling, Source, Started
+from mooring.engine.llamacpp.engine import LlamaEngine
 from mooring.engine.llamacpp.loading import load_engine
-from mooring.engine.process.engine import ProcessEngine, start_engine
-from mooring.telemetry import Metrics, ServerMetrics
+from mooring.telemetry import Metrics
 
 HANG_S = 60
-IN_PROCESS, CHILD = "in this process", "in a child"
-LONG = Grammar("start: /[a-z ]{3000}/", "response_format")
-"""An answer that does not end by itself."""
-
-
-@dataclass(frozen=True)
-class Running:
-    """An engine, and its metrics as /metrics shows them."""
-
-    engine: Engine
-    registry: CollectorRegistry
-
-    def metric(self, name: str, **labels: str) -> float:
-        return self.registry.get_sample_value(name, labels) or 0.0
-
-    @property
-    def restarts(self) -> float:
-        return self.metric("mooring_engine_restarts_total")
-
-    @property
-    def pid(self) -> int:
-        """Of the child that serves."""
-        assert isinstance(self.engine, ProcessEngine)
-        child = self.engine._supervisor.running
-        assert child is not None
-        return child.pid
 
 
 @asynccontextmanager
-async def running(kind: str, model: Path, data_dir: Path, **config) -> AsyncIterator[Running]:
-    """An engine with little room; whoever waits too long is told so."""
-    settings = EngineConfig(**{"cells": 2048, "sequences": 4, "threads": 1} | config)
-    arguments = (model, "tiny", settings, KvStoreConfig(), data_dir)
-    engine: Engine
-    if kind == CHILD:
-        server = ServerMetrics()
-        engine, registry = await start_engine(*arguments, server), server.registry
-    else:
-        metrics = Metrics()
-        engine, registry = await load_engine(*arguments, metrics), metrics.registry
+async def running(
+    model: Path, data_dir: Path, *, ram: int = 1 << 28, metrics: Metrics | None = None, **config
+) -> AsyncIterator[LlamaEngine]:
+    """An engine that checks itself after every step; whoever waits too long is told so."""
+    engine = await load_engine(
+        model,
+        "tiny",
+        EngineConfig(**{"cells": 2048, "sequences": 8, "threads": 1} | config),
+        KvStoreConfig(ram_bytes=ram),
+        data_dir,
+        metrics or Metrics(),
+    )
+    scheduler, step = engine._scheduler, engine._scheduler.step
+
+    def checked_step() -> bool:
+        worked = step()
+        scheduler.check()
+        return worked
+
+    scheduler.step = checked_step
     try:
         async with asyncio.timeout(HANG_S):
-            yield Running(engine, registry)
+            yield engine
     finally:
         await engine.close()
 
 
-async def until(condition: Callable[[], object]) -> None:
-    while not condition():  # noqa: ASYNC110 - other processes make it true
-        await asyncio.sleep(0.005)
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 - other threads make it true, and set no asyncio.Event
+        await asyncio.sleep(0.002)
 
 
 def tokens(count: int, seed: int) -> Tokens:
-    return tuple((seed * 7919 + number * 104_729) % 290 + 5 for number in range(count))
+    """Ordinary tokens that look like nothing else."""
+    numbers = random.Random(seed)
+    return tuple(numbers.randrange(5, 300) for _ in range(count))
 
 
 def asked(
-    prompt: Tokens, prefix: Prefix | None = None, grammar: Grammar | None = None, **sampling
+    prompt: Tokens,
+    scope: str | None = None,
+    prefix: Prefix | None = None,
+    max_tokens: int = 5,
+    **sampling,
 ) -> Generation:
-    return Generation(
-        prompt, prefix, Sampling(**{"max_tokens": 5, "temperature": 0} | sampling), grammar
-    )
+    drawn = Sampling(max_tokens, **{"temperature": 0} | sampling)
+    return Generation(prompt, prefix, drawn, scope=scope)
 
 
-async def events_of(engine: Engine, generation: Generation) -> list[Event]:
+@dataclass
+class Answer:
+    """What came of a generation."""
+
+    started: Started | None = None
+    usage: Usage | None = None
+    tokens: list[int] = field(default_factory=list)
+    """What was drawn, when log probabilities were asked for."""
+    logprobs: list[dict[int, float]] = field(default_factory=list)
+
+    @property
+    def cached(self) -> int:
+        assert self.usage is not None
+        return self.usage.cached_tokens
+
+    @property
+    def evaluated(self) -> int:
+        assert self.usage is not None
+        return self.usage.prompt_tokens - self.usage.cached_tokens
+
+    @property
+    def source(self) -> Source:
+        assert self.started is not None
+        return self.started.source
+
+
+async def answer(engine: LlamaEngine, generation: Generation) -> Answer:
+    """Follow a generation to its end."""
+    came = Answer()
     async with aclosing(engine.generate(generation)) as events:
-        return [event async for event in events]
+        async for event in events:
+            match event:
+                case Started():
+                    came.started = event
+                case Delta(logprobs=logprobs):
+                    for sampled in logprobs:
+                        came.tokens.append(sampled.drawn.token)
+                        came.logprobs.append({other.token: other.logprob for other in sampled.top})
+                case Finished(usage):
+                    came.usage = usage
+    assert came.usage is not None
+    return came
+
+
+def counted(metrics: Metrics, name: str, **labels: str) -> float:
+    return metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+def evaluated(metrics: Metrics) -> float:
+    """Prompt tokens that the engine computed, for whatever purpose."""
+    return sum(
+        counted(metrics, "mooring_prompt_tokens_evaluated_total", purpose=purpose)
+        for purpose in ("request", "prefix")
+    )

@@ -2,10 +2,15 @@
 
 import hashlib
 import struct
+import sys
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 Tokens = tuple[int, ...]
+TOKEN_BYTES = 4
+"""Of one packed token."""
 
 
 @dataclass(frozen=True)
@@ -26,25 +31,16 @@ class Prefix:
         digest = hashlib.blake2b(digest_size=32)
         digest.update(len(self.scope).to_bytes(4, "little"))
         digest.update(self.scope.encode())
-        digest.update(self.packed)
+        digest.update(self.label)
         return digest.hexdigest()
 
     @cached_property
-    def packed(self) -> bytes:
-        """The tokens as `pack` has them."""
+    def label(self) -> bytes:
+        """The tokens, packed."""
         return pack(self.tokens)
 
     def __len__(self) -> int:
         return len(self.tokens)
-
-
-def pack(tokens: Tokens) -> bytes:
-    """Four bytes a token, in the machine's order."""
-    return struct.pack(f"{len(tokens)}i", *tokens)
-
-
-def unpack(packed: bytes) -> Tokens:
-    return struct.unpack(f"{len(packed) // 4}i", packed)
 
 
 def common_length(a: Tokens, b: Tokens) -> int:
@@ -56,6 +52,33 @@ def common_length(a: Tokens, b: Tokens) -> int:
     while high - low > 1:
         middle = (low + high) // 2
         if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def pack(tokens: Sequence[int]) -> bytes:
+    """Tokens as little-endian int32, 4 bytes each: the form that the KV store keeps and compares."""
+    packed = array("i", tokens)
+    if sys.byteorder == "big":
+        packed.byteswap()
+    return packed.tobytes()
+
+
+def unpack(packed: bytes) -> Tokens:
+    return struct.unpack(f"<{len(packed) // TOKEN_BYTES}i", packed)
+
+
+def common_tokens(a: bytes, b: bytes) -> int:
+    """How many leading tokens two packed prefixes share."""
+    end = min(len(a), len(b))
+    if a[:end] == b[:end]:
+        return end // TOKEN_BYTES
+    low, high = 0, end // TOKEN_BYTES  # in tokens: equal up to low, different up to high
+    while high - low > 1:
+        middle = (low + high) // 2
+        if a[low * TOKEN_BYTES : middle * TOKEN_BYTES] == b[low * TOKEN_BYTES : middle * TOKEN_BYTES]:
             low = middle
         else:
             high = middle

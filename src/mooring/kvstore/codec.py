@@ -1,4 +1,4 @@
-"""The file format of a KV object: who may read it, and whether it is whole.
+"""The file format of a block: who may read it, and whether it is whole.
 
     [0, 24)       magic, length of the description, its checksum
     [24, 4096)    the description as JSON, zero-padded
@@ -16,7 +16,7 @@ from enum import StrEnum
 import xxhash
 
 PAYLOAD_START = 4096
-_MAGIC = b"MOORKV\x00\x01"  # the last byte is the format's version
+_MAGIC = b"MOORKV\x00\x02"  # the last byte is the format's version
 _HEAD = struct.Struct("<8sQQ")
 
 
@@ -28,7 +28,11 @@ class Rejection(StrEnum):
     CORRUPT = "corrupt"
     """A checksum does not match, or the description cannot be read."""
     FOREIGN = "foreign"
-    """Another model, library build or KV layout, another object, or not a KV file at all."""
+    """Another model, library build or KV layout, another block, or not a KV file at all."""
+    MISSING = "missing"
+    """There is no such file any more."""
+    UNREADABLE = "unreadable"
+    """The file system returned an error."""
 
 
 class Rejected(Exception):
@@ -45,7 +49,10 @@ class Description:
 
     fingerprint: str
     key: str
+    parent: str
+    """The key of the block before it: with this and the tokens, a file tells what it is."""
     tokens: int
+    """How many the block has."""
     payload_bytes: int
     payload_checksum: str
     """XXH3-128 in hex: it guards against accidents at memory speed; it is no signature."""

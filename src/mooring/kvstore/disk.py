@@ -1,136 +1,116 @@
-"""The disk tier: one file an object, durable before `put` returns, read through a memory map."""
+"""The disk tier: one file a block, written to a temporary name and renamed, read through a memory map.
 
-import contextlib
+Pure file work, called from the I/O threads. It knows nothing of budgets or of the index.
+"""
+
 import errno
-import logging
 import mmap
 import os
 import shutil
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
-from uuid import uuid4
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mooring.core.errors import StorageFull
 from mooring.kvstore import codec
 from mooring.kvstore.codec import Description, Rejected, Rejection
-from mooring.kvstore.tier import KvObject
 
-_log = logging.getLogger("mooring.kvstore")
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_SUFFIX = ".kv"
+_SUFFIX, _UNFINISHED = ".kv", ".tmp"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in the tree a block stands; its file says so too."""
+
+    parent: str = ""
+    tokens: int = 0
 
 
 class DiskTier:
-    """Files under `root`, readable only by the model with this fingerprint."""
+    """Files in `folder`, readable only by the model with this fingerprint."""
 
-    def __init__(
-        self,
-        root: Path,
-        fingerprint: str,
-        *,
-        reserve_bytes: int = 0,
-        on_rejected: Callable[[Rejection], None] = lambda _: None,
-    ) -> None:
-        """`reserve_bytes` of the disk are never written, so that the registry still can be.
-
-        `on_rejected` hears of every file that failed its checks; such a file is deleted.
-        """
-        self._root = root
-        self._reserve_bytes = reserve_bytes
+    def __init__(self, folder: Path, fingerprint: str) -> None:
+        self._folder = folder
         self._fingerprint = fingerprint
-        self._on_rejected = on_rejected
-        self._renaming = Lock()
-        root.mkdir(parents=True, exist_ok=True)
-        _sync_directory(root.parent)
-        for unfinished in root.glob("*/*.tmp"):  # a crash between write and rename
-            unfinished.unlink(missing_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        _sync_path(folder.parent)
 
-    def get(self, key: str) -> KvObject | None:
-        path = self._path(key)
+    def get(self, key: str) -> NDArray[np.uint8] | None:
+        """The payload, verified: a read-only view of the mapped file.
+
+        Raises:
+            Rejected: the file is damaged, foreign, or cannot be read.
+        """
         try:
-            with path.open("rb") as file:
-                inode = os.fstat(file.fileno()).st_ino
+            with self._path(key).open("rb") as file:
                 view = _map(file.fileno())
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:  # ValueError: cut short between stat and map
-            _log.warning("kv file unreadable key=%s error=%s", key, error)
-            return None
-        try:
-            description = codec.decode(memoryview(view), fingerprint=self._fingerprint, key=key)
-        except Rejected as rejected:
-            _log.warning("kv file rejected key=%s reason=%s", key, rejected.reason)
-            self._on_rejected(rejected.reason)
-            self._remove_if_still(path, inode)
-            return None
-        payload = np.frombuffer(view, np.uint8, offset=codec.PAYLOAD_START)  # keeps the map alive
-        return KvObject(description.tokens, payload)
+            raise Rejected(Rejection.UNREADABLE) from error
+        codec.decode(memoryview(view), fingerprint=self._fingerprint, key=key)
+        return np.frombuffer(view, np.uint8, offset=codec.PAYLOAD_START)  # keeps the map alive
 
-    def put(self, key: str, item: KvObject) -> None:
-        if not self.room_for(item.size_bytes):
-            raise _full(item)
+    def put(
+        self, key: str, payload: NDArray[np.uint8], place: Place = Place(), *, sync: bool = False
+    ) -> None:
+        """Write the file whole or not at all; `sync` makes its bytes survive a power cut.
+
+        Its name survives one after `sync_folder`.
+        """
         path = self._path(key)
-        unfinished = path.with_name(f"{key}.{uuid4().hex}.tmp")
+        unfinished = path.with_suffix(_UNFINISHED)
         description = Description(
             fingerprint=self._fingerprint,
             key=key,
-            tokens=item.tokens,
-            payload_bytes=item.size_bytes,
-            payload_checksum=codec.checksum(item.payload.data),
+            parent=place.parent,
+            tokens=place.tokens,
+            payload_bytes=payload.nbytes,
+            payload_checksum=codec.checksum(payload.data),
         )
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             with unfinished.open("wb") as file:
                 file.write(codec.encode(description))
-                file.write(item.payload.data)
+                file.write(payload.data)
                 file.flush()
-                os.fsync(file.fileno())
-            with self._renaming:
-                unfinished.rename(path)
-            _sync_directory(path.parent)
-            _sync_directory(self._root)
-        except OSError as error:
+                written = os.fstat(file.fileno()).st_size
+                if written != codec.PAYLOAD_START + payload.nbytes:
+                    raise OSError(errno.EIO, f"only {written} bytes were written", str(unfinished))
+                if sync:
+                    os.fsync(file.fileno())
+            unfinished.rename(path)
+        except OSError:
             unfinished.unlink(missing_ok=True)
-            if error.errno in _NO_ROOM:
-                raise _full(item) from error
             raise
+
+    def sync(self, key: str) -> None:
+        """Make a file that was put without `sync` survive a power cut."""
+        _sync_path(self._path(key))
+
+    def sync_folder(self) -> None:
+        """Make the names of what was put survive a power cut."""
+        _sync_path(self._folder)
 
     def delete(self, key: str) -> None:
         self._path(key).unlink(missing_ok=True)
 
-    def holds(self, key: str) -> bool:
-        """Whether there is a file, good or bad."""
-        return self._path(key).exists()
-
     def keys(self) -> set[str]:
-        return {path.stem for path in self._root.glob(f"*/*{_SUFFIX}")}
+        with os.scandir(self._folder) as entries:
+            return {Path(entry.name).stem for entry in entries if entry.name.endswith(_SUFFIX)}
 
-    def room_for(self, size_bytes: int) -> bool:
-        """Whether the disk looks able to take this much; the truth shows on writing."""
-        try:
-            return shutil.disk_usage(self._root).free - self._reserve_bytes > size_bytes
-        except OSError:
-            return True
+    def remove_unfinished(self) -> None:
+        """What a crash between write and rename left behind."""
+        for path in self._folder.glob(f"*{_UNFINISHED}"):
+            path.unlink(missing_ok=True)
 
-    def _remove_if_still(self, path: Path, inode: int) -> None:
-        """Remove a bad file, unless a good one has taken its place since it was opened."""
-        with self._renaming, contextlib.suppress(OSError):
-            if path.stat().st_ino == inode:
-                path.unlink()
+    def free_bytes(self) -> int:
+        """What the file system says; it is asked in microseconds."""
+        return shutil.disk_usage(self._folder).free
 
     def _path(self, key: str) -> Path:
         assert key.isalnum(), "a key is hex digits, so it never leaves the folder"
-        return self._root / key[:2] / f"{key}{_SUFFIX}"
-
-
-def _full(item: KvObject) -> StorageFull:
-    return StorageFull(
-        f"no room on disk to keep {item.size_bytes / 1e6:.1f} MB of KV state:"
-        " delete caches or free space in the data directory"
-    )
+        return self._folder / f"{key}{_SUFFIX}"
 
 
 def _map(descriptor: int) -> mmap.mmap | bytes:
@@ -142,8 +122,7 @@ def _map(descriptor: int) -> mmap.mmap | bytes:
     return view
 
 
-def _sync_directory(path: Path) -> None:
-    """Make a rename survive a power cut."""
+def _sync_path(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

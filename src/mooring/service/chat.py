@@ -151,7 +151,7 @@ class Chat:
     ) -> Answer:
         opened, conversation, miss = await self._open(tenant, request)
         prefix = None if opened is None else opened.prefix
-        generation = await self._generation(conversation, prefix, request)
+        generation = await self._generation(tenant, conversation, prefix, request)
         miss = miss or _moved(generation.prompt, prefix)
         if miss is not None and request.strict:
             raise ContextMissed(miss)
@@ -249,7 +249,7 @@ class Chat:
         return DryRun(len(prompt), hit, miss)
 
     async def _generation(
-        self, conversation: Conversation, prefix: Prefix | None, request: ChatRequest
+        self, tenant: str, conversation: Conversation, prefix: Prefix | None, request: ChatRequest
     ) -> Generation:
         """Render, and fit the answer into what the prompt leaves of the context."""
         grammar = request.answer_format.grammar(
@@ -273,7 +273,7 @@ class Chat:
         sampling = request.sampling
         fitting = replace(sampling, max_tokens=min(sampling.max_tokens, room))
         marks = marks_of(self._tool_format) if calls else frozenset()
-        return Generation(prompt, prefix, fitting, grammar, marks)
+        return Generation(prompt, prefix, fitting, grammar, marks, tenant)
 
 
 def _moved(prompt: Tokens, prefix: Prefix | None) -> Miss | None:

@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from mooring.config import EngineConfig, KvStoreConfig
@@ -15,8 +17,7 @@ from mooring.engine.llamacpp.parts import all_parts
 from mooring.engine.prompt import Prompter
 from mooring.engine.template import ChatTemplate
 from mooring.kvstore.codec import Rejection
-from mooring.kvstore.disk import DiskTier
-from mooring.kvstore.ram import RamTier
+from mooring.kvstore.match import BLOCK_TOKENS
 from mooring.kvstore.store import KvStore
 from mooring.telemetry import Metrics
 
@@ -67,23 +68,27 @@ async def load_engine(
         random_weights=_RANDOM_WEIGHTS in model.metadata.get("general.description", "").lower(),
     )
     context = await asyncio.to_thread(DecodeContext, model, shape)
-    store = _open_store(store_config, data_dir, info, metrics)
+    open_store = partial(_open_store, store_config, data_dir, info, metrics)
     _log_shape(model, shape, info)
     prompter = await asyncio.to_thread(Prompter, template, model, context_tokens)
-    return LlamaEngine(context, info, prompter, store, metrics, max_queued=config.max_queued)
+    return LlamaEngine(
+        context,
+        info,
+        prompter,
+        open_store,
+        metrics,
+        max_queued=config.max_queued,
+        automatic=config.automatic_reuse,
+    )
 
 
-def _open_store(config: KvStoreConfig, data_dir: Path, info: ModelInfo, metrics: Metrics) -> KvStore:
+def _open_store(
+    config: KvStoreConfig, data_dir: Path, info: ModelInfo, metrics: Metrics, wake: Callable[[], None]
+) -> KvStore:
     def count_rejection(reason: Rejection) -> None:
         metrics.rejected_kv.labels(reason.value).inc()
 
-    disk = DiskTier(
-        data_dir / "kv",
-        info.fingerprint,
-        reserve_bytes=config.disk_reserve_bytes,
-        on_rejected=count_rejection,
-    )
-    return KvStore(RamTier(config.ram_bytes), disk)
+    return KvStore(data_dir / "kv", info.fingerprint, config, wake=wake, on_rejected=count_rejection)
 
 
 def _log_shape(model: Model, shape: ContextShape, info: ModelInfo) -> None:
@@ -128,8 +133,8 @@ def _size(model: Model, config: EngineConfig) -> tuple[ContextShape, int]:
             " lower it or raise engine.cells"
         )
     shape = ContextShape(
-        cells=cells,
-        sequences=config.sequences,
+        cells=cells + BLOCK_TOKENS,  # where stored blocks come in
+        sequences=config.sequences + 1,
         batch_tokens=max(config.batch_tokens, 2 * config.sequences),  # room beside the running answers
         kv_type=config.kv_type,
         flash_attention=config.flash_attention,

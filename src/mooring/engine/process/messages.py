@@ -3,7 +3,7 @@
 Tokens travel packed: the bytes of a kept prefix are made once, and taken as they are.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mooring.config import EngineConfig, KvStoreConfig
@@ -14,10 +14,8 @@ from mooring.engine.interface import (
     Event,
     Finished,
     Generation,
-    Grammar,
     Kept,
     ModelInfo,
-    Sampling,
 )
 
 
@@ -31,7 +29,7 @@ class PackedPrefix:
 
     @classmethod
     def of(cls, prefix: Prefix) -> "PackedPrefix":
-        return cls(prefix.id, prefix.scope, prefix.packed)
+        return cls(prefix.id, prefix.scope, prefix.label)
 
 
 # To the engine's process
@@ -75,15 +73,14 @@ class Generate:
     call: int
     prompt: bytes
     prefix: PackedPrefix | None
-    sampling: Sampling
-    grammar: Grammar | None
-    marks: frozenset[str]
+    rest: Generation
+    """All else; its own prompt and prefix are left out."""
 
     @classmethod
     def of(cls, call: int, generation: Generation) -> "Generate":
         prefix = None if generation.prefix is None else PackedPrefix.of(generation.prefix)
-        sampling, grammar = generation.sampling, generation.grammar
-        return cls(call, pack(generation.prompt), prefix, sampling, grammar, generation.marks)
+        rest = replace(generation, prompt=(), prefix=None)
+        return cls(call, pack(generation.prompt), prefix, rest)
 
 
 @dataclass(frozen=True)

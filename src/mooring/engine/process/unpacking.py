@@ -4,6 +4,7 @@ Making tens of thousands of ints takes most of a millisecond, comparing as many 
 """
 
 from collections import OrderedDict
+from dataclasses import replace
 
 from mooring.core.prefix import Prefix, unpack
 from mooring.engine.interface import Generation
@@ -26,7 +27,7 @@ class Unpacking:
         if prefix is None:
             prefix = Prefix(packed.scope, unpack(packed.tokens))
             # Where `cached_property` would put them.
-            vars(prefix).update(id=packed.id, packed=packed.tokens)
+            vars(prefix).update(id=packed.id, label=packed.tokens)
             self._prefixes[packed.id] = prefix
             self._tokens += len(prefix)
             while self._tokens > self._most_tokens and len(self._prefixes) > 1:
@@ -44,4 +45,4 @@ class Unpacking:
                 prompt = prefix.tokens + unpack(ask.prompt[len(start) :])
             else:
                 prompt = unpack(ask.prompt)
-        return Generation(prompt, prefix, ask.sampling, ask.grammar, ask.marks)
+        return replace(ask.rest, prompt=prompt, prefix=prefix)

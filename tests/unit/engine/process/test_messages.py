@@ -44,7 +44,7 @@ def test_prefix_arrives_with_its_id(kept: tuple) -> None:
     arrived = Unpacking().prefix(travelled(PackedPrefix.of(sent)))
     assert arrived == sent
     assert arrived.id == sent.id == replace(arrived).id
-    assert arrived.packed == replace(arrived).packed
+    assert arrived.label == replace(arrived).label
     assert unpack(pack(kept)) == kept
 
 
