@@ -20,9 +20,9 @@ from mooring.config import BillingConfig, Config, ServerConfig
 from mooring.core.address import is_loopback
 from mooring.core.errors import DataDirBusy, StartRefused
 from mooring.core.limits import Limits
-from mooring.engine.interface import Engine
-from mooring.engine.llamacpp.loading import OnProgress, load_engine
+from mooring.engine.interface import Engine, OnProgress
 from mooring.engine.llamacpp.source import find_model
+from mooring.engine.process.engine import start_engine
 from mooring.extraction.extractor import Extractor
 from mooring.registry.caches import Caches
 from mooring.registry.database import Database
@@ -41,7 +41,7 @@ from mooring.service.pricing import NANO, load_plans
 from mooring.service.statements import Statements
 from mooring.service.tagging import Tagging
 from mooring.service.tenants import Tenancy
-from mooring.telemetry import Metrics
+from mooring.telemetry import ServerMetrics
 
 _FORM_BYTES = 1 << 16  # what a form takes beside the file in it
 
@@ -59,7 +59,7 @@ class Services:
     files: FileStore
     chat: Chat
     models: Models
-    metrics: Metrics
+    metrics: ServerMetrics
 
 
 def bundled(asset: str) -> Path:
@@ -67,14 +67,14 @@ def bundled(asset: str) -> Path:
     return Path(str(resources.files("mooring") / "assets" / asset))
 
 
-LoadEngine = Callable[[Config, Metrics, OnProgress], Awaitable[Engine]]
+LoadEngine = Callable[[Config, ServerMetrics, OnProgress], Awaitable[Engine]]
 
 
-async def load_embedded(config: Config, metrics: Metrics, on_progress: OnProgress) -> Engine:
-    """The embedded llama.cpp over the configured model, or the bundled one. Raises StartRefused."""
+async def load_embedded(config: Config, metrics: ServerMetrics, on_progress: OnProgress) -> Engine:
+    """llama.cpp in a process of its own, over the configured model. Raises StartRefused."""
     source = config.model.source
     path = bundled("demo.gguf") if source is None else await asyncio.to_thread(find_model, source)
-    return await load_engine(
+    return await start_engine(
         path, path.stem, config.engine, config.kvstore, config.server.data_dir, metrics, on_progress
     )
 
@@ -101,7 +101,7 @@ async def run_services(
         stack.callback(database.close)
         tenancy = Tenancy(Tenants(database), config.server.api_key)
         await _refuse_open_door(config.server, tenancy)
-        metrics = Metrics()
+        metrics = ServerMetrics()
         engine = await load(config, metrics, on_progress)
         stack.push_async_callback(engine.close)
         services = _wire(stack, config, database, tenancy, engine, metrics)
@@ -119,7 +119,7 @@ def _wire(
     database: Database,
     tenancy: Tenancy,
     engine: Engine,
-    metrics: Metrics,
+    metrics: ServerMetrics,
 ) -> Services:
     """Each part gets what it needs; what has to be closed goes onto the stack."""
     models = Models(engine.model.name, config.model.aliases, int(time.time()))

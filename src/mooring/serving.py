@@ -11,7 +11,7 @@ import uvicorn
 from mooring.app import LoadEngine, Services, load_embedded, make_http, run_services
 from mooring.config import Config
 from mooring.core.errors import StartRefused
-from mooring.engine.llamacpp.loading import OnProgress
+from mooring.engine.interface import OnProgress
 
 _GRACE_S = 5
 _WAITING_CONNECTIONS = 2048

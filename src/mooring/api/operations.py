@@ -7,10 +7,10 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from mooring.api.replies import HealthReply
 from mooring.engine.interface import Engine
-from mooring.telemetry import Metrics
+from mooring.telemetry import ServerMetrics
 
 
-def router(engine: Engine, metrics: Metrics) -> APIRouter:
+def router(engine: Engine, metrics: ServerMetrics) -> APIRouter:
     routes = APIRouter(tags=["operations"])
 
     @routes.get(

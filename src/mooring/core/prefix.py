@@ -1,6 +1,7 @@
 """A token prefix and its identity."""
 
 import hashlib
+import struct
 import sys
 from array import array
 from collections.abc import Sequence
@@ -63,6 +64,10 @@ def pack(tokens: Sequence[int]) -> bytes:
     if sys.byteorder == "big":
         packed.byteswap()
     return packed.tobytes()
+
+
+def unpack(packed: bytes) -> Tokens:
+    return struct.unpack(f"<{len(packed) // TOKEN_BYTES}i", packed)
 
 
 def common_tokens(a: bytes, b: bytes) -> int:

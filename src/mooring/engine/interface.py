@@ -167,6 +167,10 @@ class Kept:
     """Those that were not to be had from the buffer or the store."""
 
 
+OnProgress = Callable[[str, float], None]
+"""Called with what is being done to start and the share of it that is done, 0.0 to 1.0."""
+
+
 class Engine(Protocol):
     """Serves one model."""
 

@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 
 from mooring.core.context import CacheObject, Failure, Status
 from mooring.core.conversation import Conversation, Message, Tool
-from mooring.core.errors import MooringError, Overloaded, PromptTooLong
+from mooring.core.errors import EngineUnavailable, MooringError, Overloaded, PromptTooLong
 from mooring.core.prefix import Prefix
 from mooring.engine.interface import Engine, Progress
 from mooring.registry.caches import Caches
@@ -101,7 +101,7 @@ class Keeper:
                 status = Status.READY
                 charge = self._charging.ready(cache.id, cache.tenant, cache.model, tokens)
             await asyncio.to_thread(self._caches.settle, cache.id, status, failure, charge)
-        except MooringError as error:  # of the registry: the cache stays pending
+        except MooringError as error:  # no registry, or no engine: the cache stays pending
             _log.error("cache not settled id=%s error=%s", cache.id, error)
 
     async def _keep(
@@ -113,6 +113,8 @@ class Keeper:
             prefix = await self.prefix_of(cache)
             async with self._lock(prefix.id):
                 kept = await self._engine.keep(prefix, on_progress)
+        except EngineUnavailable:
+            raise  # not the cache's fault
         except MooringError as error:
             _log.error("cache failed id=%s error=%s", cache.id, error)
             kind = "engine_overloaded_error" if isinstance(error, Overloaded) else "server_error"

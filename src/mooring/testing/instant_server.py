@@ -10,13 +10,12 @@ from pathlib import Path
 from mooring import serving
 from mooring.app import Services
 from mooring.config import Config, load_config
-from mooring.engine.interface import Engine
-from mooring.engine.llamacpp.loading import OnProgress
-from mooring.telemetry import Metrics, configure_logging
+from mooring.engine.interface import Engine, OnProgress
+from mooring.telemetry import ServerMetrics, configure_logging
 from mooring.testing.engine import InstantEngine
 
 
-async def _load(_config: Config, _metrics: Metrics, _on_progress: OnProgress) -> Engine:
+async def _load(_config: Config, _metrics: ServerMetrics, _on_progress: OnProgress) -> Engine:
     return InstantEngine()
 
 

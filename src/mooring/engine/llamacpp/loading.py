@@ -9,11 +9,11 @@ from pathlib import Path
 
 from mooring.config import EngineConfig, KvStoreConfig
 from mooring.core.errors import ModelUnreadable, StartRefused
-from mooring.engine.interface import ModelInfo
+from mooring.engine.interface import ModelInfo, OnProgress
 from mooring.engine.llamacpp.binding import KV_TYPES, ContextShape, DecodeContext, Model
 from mooring.engine.llamacpp.engine import LlamaEngine
 from mooring.engine.llamacpp.fingerprint import fingerprint, hash_weights
-from mooring.engine.llamacpp.source import all_parts
+from mooring.engine.llamacpp.parts import all_parts
 from mooring.engine.prompt import Prompter
 from mooring.engine.template import ChatTemplate
 from mooring.kvstore.codec import Rejection
@@ -27,9 +27,6 @@ assert _VALUE_BYTES.keys() == KV_TYPES.keys()
 _CELL_GRANULE = 256  # llama.cpp rounds the buffer up to this
 _MEMORY_SHARE = 0.25
 _RANDOM_WEIGHTS = "random weights"
-
-OnProgress = Callable[[str, float], None]
-"""Called with what is being done and the share of it that is done, 0.0 to 1.0."""
 
 
 async def load_engine(
