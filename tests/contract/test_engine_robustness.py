@@ -32,6 +32,7 @@ from mooring.engine.interface import (
 from mooring.engine.llamacpp.engine import LlamaEngine
 from mooring.engine.llamacpp.loading import load_engine
 from mooring.kvstore.block import child_digest, root_digest
+from mooring.kvstore.codec import Rejected, Rejection
 from mooring.kvstore.match import BLOCK_TOKENS
 from mooring.telemetry import Metrics
 
@@ -309,10 +310,10 @@ async def test_engine_serves_a_crowd_while_the_library_and_the_disk_fail_now_and
         context, disk = engine._context, engine._store._reads._disk
         decode, put, get = context.decode, disk.put, disk.get
 
-        def or_fail(call: Callable, share: float) -> Callable:
+        def or_fail(call: Callable, share: float, error: Exception) -> Callable:
             def calling(*arguments: object, **options: object) -> object:
                 if troubled and trouble.random() < share:
-                    raise OSError("the disk is broken")
+                    raise error
                 return call(*arguments, **options)
 
             return calling
@@ -322,7 +323,8 @@ async def test_engine_serves_a_crowd_while_the_library_and_the_disk_fail_now_and
                 await generate(crowd, number)
 
         context.decode = lambda: -3 if troubled and trouble.random() < 0.02 else decode()
-        disk.put, disk.get = or_fail(put, 0.3), or_fail(get, 0.3)
+        disk.put = or_fail(put, 0.3, OSError("the disk is broken"))
+        disk.get = or_fail(get, 0.3, Rejected(Rejection.UNREADABLE))
         crowd._generate = generate_or_fail
         await crowd.come(120)
         troubled = False

@@ -54,6 +54,7 @@ class LlamaEngine:
         `automatic`: what was not named is reused, too. `whole`: see the scheduler.
         """
         self._automatic = automatic
+        self._whole = whole
         self._context = context
         self._info = info
         self._prompter = prompter
@@ -167,7 +168,8 @@ class LlamaEngine:
             matcher = await self._on_renderer(self._grammars.compile, generation.grammar)
         control = self._info.control_tokens
         visible = frozenset(control[mark] for mark in generation.marks if mark in control)
-        return self._fitting(Request(sink, generation, matcher, visible, self._automatic))
+        request = Request(sink, generation, matcher, visible, self._automatic, self._whole)
+        return self._fitting(request)
 
     def _fitting(self, request: Request) -> Request:
         if self._scheduler.could_ever_hold(request):
