@@ -445,7 +445,7 @@ async def test_engine_answers_all_keeps_of_a_prefix_when_it_is_written(
             go.set()
             assert await ended(first, second) == [Kept(len(prefix)), Kept(0)]
         assert again == Started(len(prefix), Source.RAM)
-        assert len(puts) == len(set(puts)) == 2
+        assert len(set(puts)) == 2
         assert len(files(tmp_path, prefix)) == 2
         await assert_nothing_is_left(engine)
 
