@@ -26,6 +26,7 @@ from mooring.kvstore.match import BLOCK_TOKENS, Cut, Match, Stored
 from mooring.kvstore.pins import Pins
 from mooring.kvstore.reads import Reads
 from mooring.kvstore.restore import restore
+from mooring.kvstore.reuse import Reuse
 from mooring.kvstore.space import DiskSpace
 from mooring.kvstore.tree import Shared, Tree
 from mooring.kvstore.writer import Work, Writer
@@ -230,7 +231,8 @@ class KvStore:
 
 def make_policy(name: str) -> Policy:
     """By its name in the configuration."""
-    return {"lru": Lru}[name]()
+    policies: dict[str, type[Lru] | type[Reuse]] = {"lru": Lru, "reuse": Reuse}
+    return policies[name]()
 
 
 def _describe(shared: Shared) -> Stored:
