@@ -32,7 +32,7 @@ SHAPES = {
 FULL = [Family.QWEN2, Family.LLAMA]
 STATE = [Family.MAMBA, Family.LFM2]
 TOLERANCE = 0.05
-"""The order of summation moves these logits by up to 0.01, a window that lacks ten tokens by 0.2."""
+"""The order of summation moves these logits by up to 0.01; a window that lacks ten tokens, by 0.2."""
 
 Paths = dict[Family, Path]
 Open = Callable[[Family], AbstractContextManager[DecodeContext]]
