@@ -19,8 +19,8 @@ class Answer:
     tokens: int
     """Drawn."""
     text: str
-    token_ids: tuple[int, ...] = ()
-    """Drawn; empty when they were not asked for."""
+    token_ids: tuple[int, ...] | None = None
+    """Drawn; Mooring does not tell them."""
 
     @property
     def computed_tokens(self) -> int:

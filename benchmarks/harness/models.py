@@ -25,7 +25,7 @@ def model_file(name: str) -> Path:
     """The GGUF of a shape, made if it is not there."""
     shape = SHAPES[name]
     assert shape.vocabulary is not None
-    path = CACHE / f"{name}-{hashlib.sha256(repr(shape).encode()).hexdigest()[:12]}-words.gguf"
+    path = CACHE / f"{name}-{hashlib.sha256(repr(shape).encode()).hexdigest()[:12]}-ascii.gguf"
     if path.exists():
         return path
     CACHE.mkdir(parents=True, exist_ok=True)

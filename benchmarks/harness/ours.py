@@ -45,8 +45,12 @@ class Mooring:
         self.process.stop()
 
     @property
+    def pid(self) -> int:
+        return self.process.process.pid
+
+    @property
     def cpu_s(self) -> float:
-        return cpu_seconds(self.process.process.pid)
+        return cpu_seconds(self.pid)
 
     @property
     def computed_tokens(self) -> int:
@@ -66,21 +70,14 @@ class Mooring:
             for tier in ("resident", "ram", "disk", "computed")
         }
 
-    def ask(
-        self, *messages: Message, tokens: int, with_ids: Mapping[bytes, int] | None = None
-    ) -> Answer:
-        """Stream an answer of at most `tokens` tokens.
-
-        `with_ids` maps the vocabulary's bytes to ids; with it the answer has its token ids, read from
-        the log probabilities.
-        """
+    def ask(self, *messages: Message, tokens: int) -> Answer:
+        """Stream an answer of at most `tokens` tokens."""
         body = {
             "model": MODEL,
             "messages": messages,
             "temperature": 0,
             "max_tokens": tokens,
             "stream": True,
-            "logprobs": with_ids is not None,
         }
         begun = time.perf_counter()
         with self.http.stream("POST", "/v1/chat/completions", json=body) as reply:
@@ -88,7 +85,7 @@ class Mooring:
                 reply.read()
             events = read_events(reply.iter_lines() if reply.is_success else [_line(reply)], begun)
         usage: dict[str, Any] = {}
-        text, ids, times = "", [], []
+        text, times = "", []
         for event in events:
             (choice,) = event.body["choices"]
             usage = choice.get("usage") or usage
@@ -96,8 +93,6 @@ class Mooring:
             if content or choice["finish_reason"]:
                 times.append(event.at_s)
             text += content or ""
-            if with_ids is not None and choice.get("logprobs"):
-                ids += [with_ids[bytes(drawn["bytes"])] for drawn in choice["logprobs"]["content"]]
         return Answer(
             first_token_s=times[0],
             last_token_s=times[-1],
@@ -105,15 +100,16 @@ class Mooring:
             cached_tokens=usage["cached_tokens"],
             tokens=usage["completion_tokens"],
             text=text,
-            token_ids=tuple(ids),
         )
 
     def keep(self, *messages: Message, ttl_s: int = 86_400) -> Message:
         """Make an explicit context and wait until it is durable; returns the message that names it."""
         body = {"model": MODEL, "messages": messages, "ttl": ttl_s}
         cache = self.http.post("/v1/caching", json=body).raise_for_status().json()
+        pause_s = 0.01
         while cache["status"] == "pending":
-            time.sleep(0.02)
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, 0.2)  # looking costs the server something
             cache = self.http.get(f"/v1/caching/{cache['id']}").raise_for_status().json()
         assert cache["status"] == "ready", cache
         return {"role": "cache", "content": f"cache_id={cache['id']}"}
@@ -121,8 +117,6 @@ class Mooring:
 
 def _line(reply: httpx.Response) -> str:
     """An error reply, as the one event of its stream."""
-    return (
-        f"data: {reply.text}"
-        if reply.text.startswith("{")
-        else f'data: {{"error": "{reply.status_code}"}}'
-    )
+    if reply.text.startswith("{"):
+        return f"data: {reply.text}"
+    return f'data: {{"error": "HTTP {reply.status_code}"}}'

@@ -23,7 +23,7 @@ class Prompts:
         self._model = Model(model_path)
         template = ChatTemplate(self._model.metadata["tokenizer.chat_template"], bos="", eos="")
         self._prompter = Prompter(template, self._model, self._model.trained_context_tokens)
-        self._manual = bundled("manual.md").read_text("utf-8")
+        self._manual = bundled("manual.md").read_text("utf-8").encode("ascii", "ignore").decode()
 
     def close(self) -> None:
         self._model.close()
@@ -32,6 +32,10 @@ class Prompts:
     def kv_bytes_per_token(self) -> int:
         """With f16 K and V."""
         return 2 * self._model.layers * self._model.kv_values
+
+    def tokens(self, text: str) -> list[int]:
+        """Of a text by itself: an answer's are the ones that were drawn (`vocabulary` says why)."""
+        return list(self._model.tokenize(text, add_bos=False, control=False))
 
     def render(self, *messages: Message) -> list[int]:
         """The whole prompt, up to where the answer begins."""

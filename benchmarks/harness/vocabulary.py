@@ -13,11 +13,12 @@ from gguf import TokenType
 
 from mooring.testing import Vocabulary, read_vocabulary
 
-_SPACE = "Ġ"  # how byte-level BPE writes a space
+_SPACE, _NEWLINE = "Ġ", "Ċ"  # as byte-level BPE writes them
+_BYTES = {_SPACE, _NEWLINE, *string.ascii_letters, *string.digits, *string.punctuation}
 
 
 def word_vocabulary(size: int) -> Vocabulary:
-    """`size` tokens: the control tokens and single bytes of the bundled model, and words.
+    """`size` tokens: the bundled model's control tokens, the bytes of printable ASCII, and words.
 
     A word's merges go letter by letter from its space on, so that its text is one token again.
     """
@@ -25,7 +26,7 @@ def word_vocabulary(size: int) -> Vocabulary:
     kept = [
         (token, kind)
         for token, kind in zip(bundled.tokens, bundled.types, strict=True)
-        if kind == TokenType.CONTROL or len(token) == 1
+        if kind == TokenType.CONTROL or token in _BYTES
     ]
     tokens, types = [token for token, _ in kept], [kind for _, kind in kept]
     eos = tokens.index(bundled.tokens[bundled.eos])
