@@ -77,9 +77,9 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = report.arguments(__doc__)
     report.peer_arguments(parser)
-    parser.add_argument("--pairs", type=int, default=9, help="turns of each [%(default)s]")
-    parser.add_argument("--prompt-tokens", type=int, default=512, help="[%(default)s]")
-    parser.add_argument("--answer-tokens", type=int, default=64, help="[%(default)s]")
+    parser.add_argument("--pairs", type=int, default=7, help="turns of each [%(default)s]")
+    parser.add_argument("--prompt-tokens", type=int, default=256, help="[%(default)s]")
+    parser.add_argument("--answer-tokens", type=int, default=48, help="[%(default)s]")
     parser.add_argument("--flash-attention", action="store_true", help="on for all of them")
     parser.add_argument(
         "--no-automatic-reuse", action="store_true", help="switch it off in Mooring: what it costs"

@@ -21,33 +21,17 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
-import numpy as np
 from rich.progress import track
 
 from harness import report
 from harness.answer import Answer
 from harness.crowd import Server
-from harness.models import model_file
 from harness.ours import Mooring, settings
 from harness.peer import Peer, PeerSettings, peer_python
-from harness.prompts import Message, Prompts
+from harness.traffic import Arrival, Traffic, make_traffic
 
 _USERS = 32
 """Threads that wait for answers: as many requests can be on their way."""
-
-
-@dataclass(frozen=True)
-class Arrival:
-    """One request."""
-
-    at_s: float
-    """After the clock's start, compressed."""
-    context: int | None
-    """Which context it is about; None is a text of its own."""
-    messages: list[Message]
-    """The question after its context, or that text."""
-    prompt: list[int]
-    """All of it as token ids, context included."""
 
 
 @dataclass(frozen=True)
@@ -58,17 +42,6 @@ class Served:
     answer: Answer
     waited_s: float
     """From when it should have been sent to its first token."""
-
-
-@dataclass(frozen=True)
-class Traffic:
-    """All that both servers are asked."""
-
-    model: Path
-    systems: list[Message]
-    prefixes: list[list[int]]
-    arrivals: list[Arrival]
-    ram_bytes: int
 
 
 def main() -> None:
@@ -105,7 +78,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--ram-share", type=float, default=0.25, help="of their bytes [%(default)s]")
     parser.add_argument("--minutes", type=float, default=30, help="of traffic [%(default)s]")
     parser.add_argument("--speed", type=float, default=30, help="times as fast [%(default)s]")
-    parser.add_argument("--per-minute", type=float, default=20, help="requests [%(default)s]")
+    parser.add_argument("--per-minute", type=float, default=10, help="requests [%(default)s]")
     parser.add_argument("--zipf", type=float, default=1.0, help="exponent [%(default)s]")
     parser.add_argument("--one-off", type=float, default=0.1, help="share of requests [%(default)s]")
     parser.add_argument("--slots", type=int, default=4, help="of the peer; room for ours [%(default)s]")
@@ -115,51 +88,6 @@ def parse_arguments() -> argparse.Namespace:
     if arguments.quick:
         arguments.contexts, arguments.tokens, arguments.minutes = 16, 512, 2
     return arguments
-
-
-def make_traffic(arguments: argparse.Namespace) -> Traffic:
-    model = model_file(arguments.shape)
-    prompts = Prompts(model)
-    systems = [
-        prompts.system(arguments.tokens, f"{number} manual")
-        for number in track(range(arguments.contexts), "Contexts", transient=True)
-    ]
-    prefixes = [prompts.prefix(system) for system in systems]
-    kept_bytes = sum(map(len, prefixes)) * prompts.kv_bytes_per_token
-    traffic = Traffic(
-        model=model,
-        systems=systems,
-        prefixes=prefixes,
-        arrivals=make_arrivals(prompts, systems, arguments),
-        ram_bytes=int(arguments.ram_share * kept_bytes),
-    )
-    prompts.close()
-    return traffic
-
-
-def make_arrivals(
-    prompts: Prompts, systems: Sequence[Message], arguments: argparse.Namespace
-) -> list[Arrival]:
-    drawn = np.random.default_rng(0)
-    count = round(arguments.minutes * arguments.per_minute)
-    times = np.sort(drawn.uniform(0, 60 * arguments.minutes, count)) / arguments.speed
-    weights = 1 / np.arange(1, len(systems) + 1) ** arguments.zipf
-    chosen = drawn.choice(len(systems), count, p=weights / weights.sum())
-    one_off = drawn.random(count) < arguments.one_off
-    questions = prompts.questions(count)
-    text = prompts.system(arguments.tokens // 2)["content"]
-    arrivals = []
-    for number in track(range(count), "Requests", transient=True):
-        question = questions[number]
-        if one_off[number]:
-            context, before = None, []
-            question = {"role": "user", "content": f"{question['content']}\n{text}"}
-        else:
-            context = int(chosen[number])
-            before = [systems[context]]
-        prompt = prompts.render(*before, question)
-        arrivals.append(Arrival(float(times[number]), context, [question], prompt))
-    return arrivals
 
 
 def cells(arguments: argparse.Namespace) -> int:
