@@ -23,6 +23,7 @@ MooringError
 │   └── StorageFull           the disk cannot hold what should be kept
 ├── EngineFailed              the engine broke while serving the request
 ├── RegistryFailed            the database cannot be used
+│   └── RegistryBusy          another process holds it
 └── StartRefused              the server must not start like this
     ├── ModelUnreadable       the model file is missing, broken or of a family we do not serve
     └── DataDirBusy           another server works in this data directory
@@ -163,6 +164,10 @@ class EngineFailed(MooringError):
 
 class RegistryFailed(MooringError):
     """The database returned an error; nothing of the transaction remains."""
+
+
+class RegistryBusy(RegistryFailed):
+    """Another process has been writing to the database for too long."""
 
 
 class StartRefused(MooringError):
