@@ -4,7 +4,7 @@
 
 The server is a real one with an engine that answers at once, so all that is measured is the gateway:
 HTTP, a tenant's key, the body, limits, the registry's cache row, its new end (`reset_ttl`) and the
-charge, both durable in SQLite on disk before the answer ends. Four tenants with 25 caches each ask in
+charge, both durable in SQLite on disk before the answer ends. Four tenants with 250 caches each ask in
 turn. Closed loop: connections that ask again at once. Open loop: arrivals at a rate, Poisson, latency
 from the moment a request was due. The load comes from a process of its own on the same machine.
 Afterwards the ledger must hold every answer.
@@ -33,7 +33,7 @@ from rich.table import Table
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
-TENANTS, CACHES = 4, 25
+TENANTS, CACHES = 4, 250
 SYSTEM = "Keep the quay clear at all hours, and report what lies there to the harbour master. "
 ADMIN_KEY = "gateway-admin"
 SETTINGS = f"""

@@ -91,7 +91,8 @@ class Load:
         self._plan = plan
         self._requests = [request.encode() for request in plan.requests]
         self._next = 0
-        self._idle: list[Connection] = []
+        self._idle: deque[Connection] = deque()
+        """Used in turn: a server closes a connection that idles for long."""
         self._due: deque[float] = deque()
         """When requests were to be sent that no connection is free for."""
         self._asked: dict[Connection, float] = {}
@@ -110,7 +111,7 @@ class Load:
         begun, cpu = time.perf_counter(), time.process_time()
         if self._plan.rate is None:
             while self._idle:
-                self._ask(self._idle.pop(), time.perf_counter())
+                self._ask(self._idle.popleft(), time.perf_counter())
             await asyncio.sleep(self._plan.seconds)
         else:
             await self._arrive(begun, self._plan.rate)
@@ -132,7 +133,7 @@ class Load:
         while (due := due + chance.expovariate(rate)) < begun + self._plan.seconds:
             await _until(due)
             if self._idle:
-                self._ask(self._idle.pop(), due)
+                self._ask(self._idle.popleft(), due)
             else:
                 self._due.append(due)
 

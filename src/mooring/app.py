@@ -155,9 +155,9 @@ def make_http(config: Config, services: Services) -> FastAPI:
     app.add_middleware(BodyLimit, max_bytes=config.server.max_body_bytes, uploads=uploads)
     app.add_middleware(Auth, tenancy=services.tenancy, admin_key=config.server.admin_key)
     fingerprint = services.engine.model.fingerprint
+    app.include_router(openai.router(services.chat, services.models, config.chat, fingerprint))
     app.include_router(tags.router(services.tagging, services.contexts))  # before /caching/{id}
     app.include_router(caching.router(services.contexts))
-    app.include_router(openai.router(services.chat, services.models, config.chat, fingerprint))
     app.include_router(account.router(services.charging, services.statements))
     app.include_router(files.router(services.files))
     app.include_router(admin.router(services.tenancy, services.charging))

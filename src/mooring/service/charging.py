@@ -10,7 +10,6 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 from mooring.core.charge import Charge, ChargeKind, Life
 from mooring.core.errors import InvalidRequest, MooringError, QuotaExceeded
@@ -189,7 +188,7 @@ class Charging:
         """
         lines = self._lines(bill)
         try:
-            await self._commits.run(partial(self._ledger.post, lines))
+            await self._commits.run_for(self._ledger.post, lines)
         except MooringError:
             if any(line.amount for line in lines):
                 raise
@@ -250,7 +249,7 @@ class Charging:
             model="",
             created_at=int(self._clock()),
         )
-        await self._commits.run(partial(self._ledger.post, [line]))
+        await self._commits.run_for(self._ledger.post, [line])
 
     async def balance(self, tenant: str) -> int:
         """Nano-units of the plan's currency: what came in, less charges and the storage that runs."""
