@@ -26,10 +26,11 @@ from pathlib import Path
 
 import httpx
 import matplotlib.pyplot as plt
-from gateway_load import Outcome
-from gateway_stages import stages
 from rich.console import Console
 from rich.table import Table
+
+from gateway_load import Outcome
+from gateway_stages import stages
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
