@@ -331,6 +331,47 @@ async def test_engine_serves_a_crowd_while_the_library_and_the_disk_fail_now_and
         await assert_nothing_is_left(engine)
 
 
+async def test_engine_keeps_nothing_of_two_hundred_requests_that_were_cancelled(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    """At every stage: queued, waiting for another's tokens, restoring, filling, drawing."""
+    shared = Prefix("tenant", tokens(500, seed=1))
+    async with running(tiny_model, tmp_path, max_queued=1000) as engine:
+        await engine.keep(shared)
+        chance = random.Random(4)
+
+        async def come_and_go(number: int) -> None:
+            prompt = shared.tokens[: chance.choice([0, 300, 500])] + tokens(60, seed=number % 20)
+            generation = Generation(
+                prompt,
+                shared,
+                Sampling(60, temperature=0, choices=chance.choice([1, 2])),
+                scope="tenant",
+            )
+            async with aclosing(engine.generate(generation)) as events:
+                async for seen, _ in aenumerate(events):
+                    if seen == number % 12:
+                        return
+
+        async def leave_at_once(number: int) -> None:
+            coming = asyncio.create_task(come_and_go(number))
+            await asyncio.sleep(chance.random() * 0.05)
+            coming.cancel()
+            await ended(coming)
+
+        await asyncio.gather(*((come_and_go, leave_at_once)[n % 2](n) for n in range(200)))
+        await assert_nothing_is_left(engine)
+        started = await answer(engine, asked(shared.tokens + tokens(9, seed=1), shared))
+        assert started.cached_tokens == len(shared)
+
+
+async def aenumerate(items):
+    number = 0
+    async for item in items:
+        yield number, item
+        number += 1
+
+
 # Waiting for room
 
 
