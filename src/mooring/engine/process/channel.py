@@ -7,7 +7,7 @@ import asyncio
 import pickle
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 _LENGTH_BYTES = 4
 
