@@ -214,7 +214,7 @@ def test_many_chats_for_a_pending_cache_wait_for_one_prefill(
 ) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
-    long = [{"role": "system", "content": SYSTEM + " " + " ".join(f"Herd {n}." for n in range(900))}]
+    long = [{"role": "system", "content": " ".join(f"Herd {n}." for n in range(900))}]
     before = server.metric("mooring_prompt_tokens_evaluated_total", purpose="prefix")
     cache = create_cache(server, messages=long)
 

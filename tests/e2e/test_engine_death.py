@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
+from settings import NAMED_ONLY
 
 from mooring.testing import ServerProcess
 
@@ -24,7 +25,7 @@ COUNTERS = ("mooring_prompt_tokens_evaluated", "mooring_prompt_tokens_cached", "
 
 @pytest.fixture
 def own(tmp_path: Path, tiny_model: Path) -> Iterator[ServerProcess]:
-    with ServerProcess(tmp_path, tiny_model) as server:
+    with ServerProcess(tmp_path, tiny_model, NAMED_ONLY) as server:
         yield server
 
 

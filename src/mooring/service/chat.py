@@ -175,7 +175,9 @@ class Chat:
                 if request.cache is not None and request.cache.reset_ttl_s is not None:
                     end = await self._contexts.extend(opened.cache, request.cache.reset_ttl_s)
                 if started.cached_tokens:
-                    hit = CacheHit(opened.cache.id, started.cached_tokens, end)
+                    # More may have been reused; what the cache saved is what it holds, at most.
+                    saved = min(started.cached_tokens, len(opened.prefix))
+                    hit = CacheHit(opened.cache.id, saved, end)
         except BaseException:
             await events.aclose()
             raise

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Iterable, Iterator
 
-from mooring.core.prefix import TOKEN_BYTES
+from mooring.core.prefix import TOKEN_BYTES, Prefix
 from mooring.engine.interface import Source
 from mooring.engine.llamacpp.buffer import Buffer, shared_tokens
 from mooring.engine.llamacpp.rates import Rates
@@ -80,10 +80,14 @@ class Prefill:
         ask.helped = True
         if not kept:
             ask.ticket = ticket
-            self._metrics.recomputed_prefixes.inc()
-            _log.warning("prefix gone, computing it again prefix=%s", prefix.id[:12])
+            self.report_lost(prefix)
         self.read_ahead(ticket)
         return ticket
+
+    def report_lost(self, prefix: Prefix) -> None:
+        """A prefix that should be kept has to be computed again."""
+        self._metrics.recomputed_prefixes.inc()
+        _log.warning("prefix gone, computing it again prefix=%s", prefix.id[:12])
 
     def promising(self, ask: Ask) -> tuple[Sequence | None, int]:
         """The sequence that holds, or will hold, most of an ask's tokens, and how many."""

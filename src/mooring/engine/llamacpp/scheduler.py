@@ -22,7 +22,7 @@ from mooring.engine.llamacpp.fill import Fill
 from mooring.engine.llamacpp.idle import Idle
 from mooring.engine.llamacpp.inbox import Inbox
 from mooring.engine.llamacpp.outbox import Mail, Outbox
-from mooring.engine.llamacpp.prefill import Prefill
+from mooring.engine.llamacpp.prefill import Prefill, nobody
 from mooring.engine.llamacpp.rates import Rates
 from mooring.engine.llamacpp.request import Ask, Request, Stage, Ticket
 from mooring.engine.llamacpp.saving import Saving
@@ -250,12 +250,22 @@ class Scheduler:
         self._fills.remove(fill)
         if isinstance(owner, Request):
             self._prefill.forget(owner)
+            self._recover(owner)
             with self._failing(owner):
                 self._decode.begin(owner, fill, rows.row)
             self._finish_if_complete(owner)
         else:
             assert isinstance(owner, Ticket)
             self._filled_prefix(owner)
+
+    def _recover(self, request: Request) -> None:
+        """Save the prefix that a request names, if the store turned out to have lost some of it."""
+        prefix = request.generation.prefix
+        if prefix is None or self._whole or request.named < len(prefix) or not len(prefix):
+            return
+        if not (self._store.kept(prefix.id) or self._saving.under_way(prefix.id)):
+            self._prefill.report_lost(prefix)
+            self._saving.begin(request.sequence, prefix.label, Ticket(nobody, prefix))
 
     def _filled_prefix(self, ticket: Ticket) -> None:
         """A prefix is in the buffer: from here on it is being saved."""
