@@ -1,11 +1,15 @@
 """Faults at each I/O of the store: what comes back is right or nothing, and what is kept is kept."""
 
+import contextlib
 import errno
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
 
 import pytest
 from small_store import FILE, SIZE, SmallStore, payload_of, tokens_of
@@ -17,6 +21,7 @@ from mooring.kvstore.index import Index
 
 PATH = tokens_of(*range(14))  # three full blocks and a tail
 OTHER = tokens_of(*range(8), 99, 99, 99, 99)  # shares two of them
+SUPPORT = Path(__file__).parents[1] / "support"
 
 
 def keep(root, *paths, **config):
@@ -462,3 +467,113 @@ def test_real_threads_keep_and_return_everything(tmp_path):
     assert wait(pins).not_done == set()
     with SmallStore(tmp_path) as small:
         assert all(small.read(path) == ["disk"] * 4 for path in paths)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A real file system of one megabyte."""
+    point = tmp_path / "small"
+    point.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(point)]
+    try:
+        mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        pytest.skip(f"a full disk needs a small file system, and there is no mount: {error}")
+    if mounted.returncode != 0:
+        pytest.skip(f"a full disk needs a small file system; mount said: {mounted.stderr.strip()}")
+    yield point
+    subprocess.run(["umount", "--lazy", str(point)], check=True)
+
+
+def numbered(number):
+    return tokens_of(number, *range(13))
+
+
+@pytest.mark.parametrize("reserve", [0, 200_000])
+def test_a_full_disk_refuses_pins_keeps_the_old_and_takes_new_ones_after_a_release(small_disk, reserve):
+    kept = []
+    with SmallStore(small_disk, disk_reserve_bytes=reserve) as small:
+        while True:
+            small.add(numbered(len(kept)))
+            error = small.pin(numbered(len(kept)), f"p{len(kept)}")
+            if error is not None:
+                break
+            kept.append(numbered(len(kept)))
+        assert isinstance(error, StorageFull)
+        assert len(kept) > 5
+        small.store.release("p0")
+        small.store.release("p1")
+        small.settle()
+        small.add(numbered(99))
+        assert small.pin(numbered(99), "p99") is None
+    with SmallStore(small_disk, disk_reserve_bytes=reserve) as small:
+        for path in [*kept[2:], numbered(99)]:
+            assert small.read(path) == ["disk"] * 4
+
+
+def test_a_disk_that_others_fill_loses_automatic_blocks_only(small_disk):
+    with SmallStore(small_disk, ram_bytes=0) as small:
+        small.add(PATH)
+        assert small.pin(PATH) is None
+        filler = small_disk / "filler"
+        with contextlib.suppress(OSError), filler.open("wb", 0) as file:
+            while file.write(b"x" * 4096):
+                pass
+        for number in range(5):
+            small.add(numbered(100 + number))
+            small.settle()
+        assert small.read(PATH) == ["disk"] * 4
+        filler.unlink()
+        small.add(numbered(7))
+        assert small.pin(numbered(7), "q") is None
+
+
+VICTIM = """
+import sys
+from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from small_store import SmallStore, tokens_of
+
+small = SmallStore(Path(sys.argv[1]), threads=ThreadPoolExecutor, ram_bytes=20_000, checking=False)
+number = int(sys.argv[2])
+waiting = {}
+while True:
+    number += 1
+    small.add(tokens_of(number, *range(13)))
+    waiting[number] = small.store.pin(f"p{number}", "tenant", tokens_of(number, *range(13)))
+    if number % 5 == 0:
+        small.store.release(f"p{number - 4}")
+        waiting.pop(number - 4, None)
+    small.store.poll()
+    for done in [n for n, future in waiting.items() if future.done()]:
+        if waiting.pop(done).exception() is None:
+            print(done, flush=True)
+"""
+
+
+def test_what_was_kept_is_there_after_any_kill(tmp_path):
+    """A real process, killed in the middle of its work; every pin that it was told of stands."""
+    told, released = set(), set()
+    for round_number in range(4):
+        first = round_number * 100_000
+        victim = subprocess.Popen(
+            [sys.executable, "-c", VICTIM, str(tmp_path), str(first)],
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(SUPPORT)},
+            text=True,
+        )
+        for _ in range(40 + 17 * round_number):
+            told.add(int(victim.stdout.readline()))
+        victim.kill()
+        told |= {int(line) for line in victim.stdout if line.endswith("\n")}
+        victim.stdout.close()
+        victim.wait()
+        released |= {number for number in range(first, first + 100_000) if number % 5 == 1}
+        with SmallStore(tmp_path, ram_bytes=0, checking=False) as small:
+            small.store.check()
+            for number in told - released:
+                assert small.store.kept(f"p{number}")
+                assert small.read(numbered(number)) == ["disk"] * 4
+            assert small.rejected == []
+            small.settle()
+            assert small.names() == {f"{block.key}.kv" for block in small.store._tree}

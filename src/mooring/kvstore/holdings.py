@@ -232,7 +232,8 @@ class Holdings:
 
     def _spill(self, victim: Block) -> bool:
         """Send a block to disk, after those of its ancestors that are in RAM only."""
-        if self._leaving.used_bytes + victim.size_bytes > self._spill_budget:
+        waiting = self._leaving.used_bytes + victim.size_bytes
+        if waiting > self._spill_budget or victim.file_bytes > self._space.budget_for_automatic_bytes():
             return False
         chain, top = [], victim
         while not (top.is_root or top.on_disk or top.writes):

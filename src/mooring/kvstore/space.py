@@ -28,6 +28,10 @@ class DiskSpace:
         free = self._free_bytes() - self.unwritten_bytes + self.unlinking_bytes
         return free if self.budget_bytes is None else min(free, self.budget_bytes - self.used_bytes)
 
+    def budget_for_automatic_bytes(self) -> int:
+        """What pins leave of the budget, whoever has it now."""
+        return _UNKNOWN if self.budget_bytes is None else self.budget_bytes - self.pinned_bytes
+
     def room_for_pinned_bytes(self) -> int:
         """What could be written if everything that is not pinned made way."""
         return self.room_bytes() + self.used_bytes - self.pinned_bytes
