@@ -8,8 +8,8 @@ order that turns round each time; every request has a text of its own. Two figur
 tokens a second up to the first token, over a long prompt with one token of answer; and generated
 tokens a second after the first one, over a short prompt with a long answer.
 
-The peer's wheel is compiled for AVX2, Mooring's library for the machine it is on. So the ratio to
-the peer compares builds as well; the ratio to the raw library is the server's alone.
+The peer's wheel is another version of llama.cpp and compiled for AVX2, Mooring's library for the
+machine it is on. So the ratio to the peer compares builds as well; the raw library is the same build.
 """
 
 import argparse

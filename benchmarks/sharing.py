@@ -1,7 +1,7 @@
 """Many users on one long context at once: does anybody compute it again?
 
     python benchmarks/sharing.py                              # 387M shape, 16 users, 4,096 tokens
-    python benchmarks/sharing.py --quick                      # the same with 4 users and 1,024 tokens
+    python benchmarks/sharing.py --quick                      # the same with 4 users and 512 tokens
     python benchmarks/sharing.py --shape demo --tokens 16384  # 11M shape
 
 Mooring keeps the context explicitly and is started again, so that nothing is resident: its cold round
@@ -88,7 +88,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--users", type=int, default=16, help="at once [%(default)s]")
     parser.add_argument("--answer-tokens", type=int, default=32, help="[%(default)s]")
     parser.add_argument("--warm-rounds", type=int, default=3, help="[%(default)s]")
-    parser.add_argument("--quick", action="store_true", help="4 users, 1,024 tokens")
+    parser.add_argument("--quick", action="store_true", help="4 users, 512 tokens")
     parser.add_argument(
         "--peer-kv", choices=["unified", "streams"], default="streams", help="its buffer [%(default)s]"
     )
@@ -97,7 +97,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     arguments = parser.parse_args()
     if arguments.quick:
-        arguments.tokens, arguments.users = 1024, 4
+        arguments.tokens, arguments.users = 512, 4
     return arguments
 
 
