@@ -27,6 +27,7 @@ from mooring.extraction.extractor import Extractor
 from mooring.registry.caches import Caches
 from mooring.registry.database import Database
 from mooring.registry.files import Files
+from mooring.registry.group_commit import GroupCommit
 from mooring.registry.ledger import Ledger
 from mooring.registry.tags import Tags
 from mooring.registry.tenants import Tenants
@@ -123,19 +124,19 @@ def _wire(
 ) -> Services:
     """Each part gets what it needs; what has to be closed goes onto the stack."""
     models = Models(engine.model.name, config.model.aliases, int(time.time()))
-    caches, ledger = Caches(database), Ledger(database)
-    charging = make_charging(ledger, config.billing)
-    stack.push_async_callback(charging.close)
+    caches, commits = Caches(database), GroupCommit(database)
+    stack.push_async_callback(commits.close)
+    charging = make_charging(database, commits, config.billing)
     limiter = Limiter(Limits(**config.limits.model_dump()), tenancy.limits_of)
-    keeper = Keeper(engine, caches, charging)
+    keeper = Keeper(engine, caches, commits, charging)
     stack.push_async_callback(keeper.close)
     tagging = Tagging(Tags(database), caches)
-    contexts = Contexts(keeper, caches, charging, limiter, tagging, models, config.caching)
+    contexts = Contexts(keeper, caches, commits, charging, limiter, tagging, models, config.caching)
     folder = config.server.data_dir / "files"
     return Services(
         tenancy=tenancy,
         charging=charging,
-        statements=Statements(ledger, charging),
+        statements=Statements(Ledger(database), charging),
         engine=engine,
         contexts=contexts,
         tagging=tagging,
@@ -154,9 +155,9 @@ def make_http(config: Config, services: Services) -> FastAPI:
     app.add_middleware(BodyLimit, max_bytes=config.server.max_body_bytes, uploads=uploads)
     app.add_middleware(Auth, tenancy=services.tenancy, admin_key=config.server.admin_key)
     fingerprint = services.engine.model.fingerprint
+    app.include_router(openai.router(services.chat, services.models, config.chat, fingerprint))
     app.include_router(tags.router(services.tagging, services.contexts))  # before /caching/{id}
     app.include_router(caching.router(services.contexts))
-    app.include_router(openai.router(services.chat, services.models, config.chat, fingerprint))
     app.include_router(account.router(services.charging, services.statements))
     app.include_router(files.router(services.files))
     app.include_router(admin.router(services.tenancy, services.charging))
@@ -165,7 +166,7 @@ def make_http(config: Config, services: Services) -> FastAPI:
     return app
 
 
-def make_charging(ledger: Ledger, config: BillingConfig) -> Charging:
+def make_charging(database: Database, commits: GroupCommit, config: BillingConfig) -> Charging:
     """Under the configured plan. Raises StartRefused: there is no such plan."""
     plans = load_plans(config.plans)
     if config.plan not in plans:
@@ -173,7 +174,7 @@ def make_charging(ledger: Ledger, config: BillingConfig) -> Charging:
             f"billing.plan: there is no price plan {config.plan!r}; there are {', '.join(plans)}"
         )
     overdraft = int(config.overdraft * NANO) if config.prepaid else None
-    return Charging(ledger, plans[config.plan], overdraft=overdraft)
+    return Charging(Ledger(database), commits, plans[config.plan], overdraft=overdraft)
 
 
 async def _refuse_open_door(server: ServerConfig, tenancy: Tenancy) -> None:

@@ -80,7 +80,8 @@ class KvStoreConfig(_Part):
     created are never evicted; when they do not fit, creating one is refused."""
     disk_reserve_bytes: int = Field(64 << 20, ge=0)
     """Left free on the disk, so that the registry can be written (and caches deleted) to the end."""
-    policy: Literal["lru"] = "lru"
+    policy: Literal["reuse", "lru"] = "reuse"
+    """What makes way first: what was used least and longest ago, or plainly longest ago."""
 
 
 class CachingConfig(_Part):

@@ -25,6 +25,7 @@ MooringError
 │   ├── EngineLost            its process ended under the request; the next one may succeed
 │   └── EngineUnavailable     its process cannot be started, for now
 ├── RegistryFailed            the database cannot be used
+│   └── RegistryBusy          another process holds it
 └── StartRefused              the server must not start like this
     ├── ModelUnreadable       the model file is missing, broken or of a family we do not serve
     └── DataDirBusy           another server works in this data directory
@@ -173,6 +174,10 @@ class EngineUnavailable(EngineFailed):
 
 class RegistryFailed(MooringError):
     """The database returned an error; nothing of the transaction remains."""
+
+
+class RegistryBusy(RegistryFailed):
+    """Another process has been writing to the database for too long."""
 
 
 class StartRefused(MooringError):

@@ -96,6 +96,18 @@ class Block:
     def readable_at_once(self) -> bool:
         return self.in_ram or self.leaving
 
+    @property
+    def may_leave_ram(self) -> bool:
+        """The copy can go: there is another, or the block itself can."""
+        return self.in_ram and not self.writes and (bool(self.on_disk) or not self.children)
+
+    @property
+    def may_leave_disk(self) -> bool:
+        """Likewise, and nothing on disk is below it."""
+        if not self.on_disk or self.pins or self.writes or self.reads or self.disk_children:
+            return False
+        return self.in_ram or not self.children
+
 
 def root_digest(scope: str) -> bytes:
     return blake2b(scope.encode(), digest_size=KEY_BYTES, person=b"mooring scope").digest()

@@ -19,11 +19,8 @@ class Policy(Protocol):
     def used(self, block: Block) -> None:
         """The block was computed or read. On a path, the deepest block is told first."""
 
-    def worth(self, block: Block) -> float:
-        """Comparable at one moment only."""
-
-    def gone(self, block: Block) -> None:
-        """Its last copy was lost."""
+    def worth(self, block: Block, held: int) -> float:
+        """In a tier that holds so many blocks; comparable at one moment only."""
 
     def restored(self, block: Block) -> None:
         """A former process left it behind, with `used_at` and `uses`. Oldest first."""
@@ -42,11 +39,8 @@ class Lru:
         block.used_at = self._now
         block.uses += 1
 
-    def worth(self, block: Block) -> float:
+    def worth(self, block: Block, held: int) -> float:
         return block.used_at
-
-    def gone(self, block: Block) -> None:
-        pass
 
     def restored(self, block: Block) -> None:
         self._now += 1
@@ -89,10 +83,10 @@ class Pool:
             block.offered &= ~self._bit
             self._offered -= 1
 
-    def worst(self) -> Block | None:
-        """The one that is worth least; it stays in the pool."""
+    def worst(self, held: int) -> Block | None:
+        """The one that is worth least in a tier of so many blocks; it stays in the pool."""
         oldest = [block for kind in range(len(self._heaps)) if (block := self._oldest(kind)) is not None]
-        return min(oldest, key=self._policy.worth, default=None)
+        return min(oldest, key=lambda block: self._policy.worth(block, held), default=None)
 
     def check(self, expected: Iterable[Block]) -> None:
         """Assert that exactly these are offered, each of them findable."""

@@ -8,7 +8,7 @@ Decides only: files are changed by the writer, which is handed `take_work()`.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,8 @@ class Holdings:
         self._removed: list[bytes] = []
         self._freed_bytes = 0
         self._spills: list[Block] = []
+        self._on_disk = 0
+        """How many blocks are."""
         self._used: set[Block] = set()
         """On disk, and used since their row was written."""
 
@@ -50,8 +52,9 @@ class Holdings:
     def ram_bytes(self) -> int:
         return self._ram.used_bytes + self._leaving.used_bytes
 
-    def could_hold_in_ram(self, size_bytes: int) -> bool:
-        return size_bytes <= self._ram_budget
+    @property
+    def ram_budget_bytes(self) -> int:
+        return self._ram_budget
 
     def payload(self, block: Block) -> NDArray[np.uint8] | None:
         """What can be read at once."""
@@ -86,7 +89,7 @@ class Holdings:
     def shrink_ram(self) -> None:
         """Back within the budget, as far as running writes let go of what they need."""
         while self._ram.used_bytes > self._ram_budget:
-            if (victim := self._ram_pool.worst()) is None:
+            if (victim := self._ram_pool.worst(len(self._ram))) is None:
                 return
             if victim.on_disk:
                 self._drop_from_ram(victim)
@@ -97,8 +100,10 @@ class Holdings:
     def make_disk_room(self, size_bytes: int, *, worth: float | None = None) -> bool:
         """Evict from disk what is not pinned, and worth less than `worth`, until so much fits."""
         while self._space.room_bytes() < size_bytes:
-            victim = self._disk_pool.worst()
-            if victim is None or (worth is not None and self._policy.worth(victim) >= worth):
+            victim = self._disk_pool.worst(self._on_disk)
+            if victim is None or (
+                worth is not None and self._policy.worth(victim, self._on_disk) >= worth
+            ):
                 return False
             self._drop_from_disk(victim)
             if victim.in_ram:
@@ -128,8 +133,8 @@ class Holdings:
         )
         return Save(block, row, None if block.on_disk else self.payload(block))
 
-    def take_work(self) -> Work | None:
-        """Removals and spills since the last time."""
+    def take_work(self, unpinned: Sequence[str]) -> Work | None:
+        """Removals and spills since the last time, with the pins that were taken back."""
         saves = []
         for block in self._spills:
             if block.alive and not block.on_disk:
@@ -138,9 +143,9 @@ class Holdings:
                 block.writes -= 1
                 self.refresh(block)
         self._spills.clear()
-        if not self._removed and not saves:
+        if not (self._removed or saves or unpinned):
             return None
-        work = Work(removed=self._removed, saves=saves, freed_bytes=self._freed_bytes)
+        work = Work(self._removed, unpinned, saves, freed_bytes=self._freed_bytes)
         self._removed, self._freed_bytes = [], 0
         return work
 
@@ -188,12 +193,11 @@ class Holdings:
                 pool.withdraw(block)
             self._used.discard(block)
             self._tree.remove(block)
-            self._policy.gone(block)
             self.refresh(parent)
 
     def refresh(self, block: Block) -> None:
         """Offer it to the pools that may evict it now, and to no others."""
-        pools = ((self._ram_pool, _may_leave_ram(block)), (self._disk_pool, _may_leave_disk(block)))
+        pools = ((self._ram_pool, block.may_leave_ram), (self._disk_pool, block.may_leave_disk))
         for pool, may_leave in pools:
             if may_leave and block not in pool:
                 pool.offer(block)
@@ -216,8 +220,9 @@ class Holdings:
         assert self._ram.keys() == {block.key for block in blocks if block.in_ram}
         assert self._leaving.keys() == {block.key for block in blocks if block.leaving}
         assert self._ram.used_bytes <= self._ram_budget or not len(self._ram_pool)
-        self._ram_pool.check(block for block in blocks if _may_leave_ram(block))
-        self._disk_pool.check(block for block in blocks if _may_leave_disk(block))
+        self._ram_pool.check(block for block in blocks if block.may_leave_ram)
+        self._disk_pool.check(block for block in blocks if block.may_leave_disk)
+        assert self._on_disk == sum(bool(block.on_disk) for block in blocks)
         space = self._space
         assert space.used_bytes == sum(b.file_bytes for b in blocks if b.on_disk or b.writes)
         assert space.pinned_bytes == sum(block.file_bytes for block in blocks if block.pins)
@@ -237,7 +242,7 @@ class Holdings:
         top.reads += 1  # making room must not take the file under which the chain belongs
         self.refresh(top)
         room = self.make_disk_room(
-            sum(block.file_bytes for block in chain), worth=self._policy.worth(victim)
+            sum(block.file_bytes for block in chain), worth=self._policy.worth(victim, self._on_disk)
         )
         top.reads -= 1
         self.refresh(top)
@@ -258,6 +263,7 @@ class Holdings:
         assert block.parent is not None
         if not block.on_disk:
             block.parent.disk_children += 1
+            self._on_disk += 1
             self._space.unwritten_bytes -= block.file_bytes
         block.on_disk = on_disk
         self._stop_leaving(block)
@@ -271,6 +277,7 @@ class Holdings:
         assert block.parent is not None
         block.on_disk = OnDisk.NO
         block.parent.disk_children -= 1
+        self._on_disk -= 1
         self._space.used_bytes -= block.file_bytes
         self._space.unlinking_bytes += block.file_bytes
         self._freed_bytes += block.file_bytes
@@ -290,15 +297,3 @@ class Holdings:
         if block.leaving:
             self._leaving.delete(block.key)
             block.leaving = False
-
-
-def _may_leave_ram(block: Block) -> bool:
-    if not block.in_ram or block.writes:
-        return False
-    return bool(block.on_disk) or not block.children
-
-
-def _may_leave_disk(block: Block) -> bool:
-    if not block.on_disk or block.pins or block.writes or block.reads or block.disk_children:
-        return False
-    return block.in_ram or not block.children

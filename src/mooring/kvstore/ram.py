@@ -26,6 +26,9 @@ class RamTier:
         if (payload := self._held.pop(key, None)) is not None:
             self._used_bytes -= payload.nbytes
 
+    def __len__(self) -> int:
+        return len(self._held)
+
     def keys(self) -> set[str]:
         return set(self._held)
 

@@ -11,7 +11,7 @@ from operator import attrgetter
 
 from mooring.core.prefix import TOKEN_BYTES, common_tokens
 from mooring.kvstore.block import Block, child_digest, root_digest
-from mooring.kvstore.match import Cut
+from mooring.kvstore.match import Cut, Stored
 
 _label = attrgetter("label")
 
@@ -42,6 +42,10 @@ class Tree:
 
     def get(self, digest: bytes) -> Block | None:
         return self._blocks.get(digest)
+
+    def find(self, stored: Stored) -> Block | None:
+        """The block that was described, unless it has left meanwhile."""
+        return self._blocks.get(bytes.fromhex(stored.key))
 
     def match(self, scope: str, tokens: bytes) -> list[Shared]:
         """The longest held prefix; only the last block may be used in part."""

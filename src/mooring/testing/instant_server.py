@@ -3,7 +3,6 @@
 What it takes for a request is what everything but inference takes.
 """
 
-import asyncio
 import sys
 from pathlib import Path
 
@@ -26,4 +25,4 @@ async def _say_where(_services: Services, port: int) -> None:
 
 if __name__ == "__main__":
     configure_logging("WARNING")
-    asyncio.run(serving.serve(load_config(Path(sys.argv[1])), _say_where, load=_load))
+    serving.run(serving.serve(load_config(Path(sys.argv[1])), _say_where, load=_load))

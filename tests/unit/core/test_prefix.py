@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mooring.core.prefix import Prefix, Tokens, common_length
+from mooring.core.prefix import Prefix, Tokens, common_length, common_tokens, pack
 
 TOKENS = st.lists(st.integers(0, 200_000), max_size=40).map(tuple)
 FEW_TOKENS = st.lists(st.integers(0, 1), max_size=12).map(tuple)
@@ -71,3 +71,22 @@ def test_prefix_ids_are_equal_exactly_when_scope_and_tokens_are(one, other):
 
 def test_prefix_length_counts_tokens():
     assert len(Prefix("tenant", (5, 6, 7))) == 3
+
+
+@given(TOKENS)
+def test_packed_tokens_are_little_endian_and_four_bytes_each(tokens):
+    packed = pack(tokens)
+    assert [int.from_bytes(packed[at : at + 4], "little") for at in range(0, len(packed), 4)] == list(
+        tokens
+    )
+
+
+@given(shared=TOKENS, rest_of_a=FEW_TOKENS, rest_of_b=FEW_TOKENS)
+def test_common_tokens_equals_a_naive_loop(shared, rest_of_a, rest_of_b):
+    a, b = shared + rest_of_a, shared + rest_of_b
+    assert common_tokens(pack(a), pack(b)) == naive_common_length(a, b)
+
+
+def test_common_tokens_counts_whole_tokens():
+    """The two agree in three bytes of four."""
+    assert common_tokens(pack((7, 1)), pack((7, 1 + (1 << 24)))) == 1

@@ -1,4 +1,4 @@
-"""Files of KV bytes: whole and our own, or refused with the reason."""
+"""Files of blocks: whole and our own, or refused with the reason."""
 
 import json
 import struct
@@ -18,13 +18,13 @@ from mooring.kvstore.codec import (
     encode,
 )
 
-FINGERPRINT, KEY = "f" * 32, "a" * 64
+FINGERPRINT, KEY, PARENT = "f" * 32, "a" * 32, "b" * 32
 PAYLOAD = bytes(range(200))
 HEAD = struct.Struct("<8sQQ")
 
 
 def describe(payload=PAYLOAD, *, fingerprint=FINGERPRINT, key=KEY, tokens=7):
-    return Description(fingerprint, key, tokens, len(payload), checksum(memoryview(payload)))
+    return Description(fingerprint, key, PARENT, tokens, len(payload), checksum(memoryview(payload)))
 
 
 def write_file(payload=PAYLOAD, **described):
@@ -101,7 +101,7 @@ def test_codec_calls_any_other_file_foreign(beginning):
     assert rejection(beginning.ljust(PAYLOAD_START, b"\xff")) is Rejection.FOREIGN
 
 
-KNOWN = {"fingerprint": FINGERPRINT, "key": KEY, "tokens": 7, "payload_bytes": 0}
+KNOWN = {"fingerprint": FINGERPRINT, "key": KEY, "parent": PARENT, "tokens": 7, "payload_bytes": 0}
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ class StoreMachine(RuleBasedStateMachine):
         ram=st.sampled_from([0, 1000, 3000, 1 << 20]),
         disk=st.sampled_from([0, 20_000, 60_000, None]),
         spill=st.sampled_from([0, 1000, 1 << 20]),
-        policy=st.sampled_from(["lru"]),
+        policy=st.sampled_from(["reuse", "lru"]),
     )
     def start(self, ram, disk, spill, policy):
         self.root = Path(tempfile.mkdtemp(prefix="mooring-store-"))
@@ -239,7 +239,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule()
     def settle(self):
-        while self.hands.run() or not self.store._answers.empty():
+        while self.hands.run() or self.store._answers.waiting:
             self.store.poll()
         self.store.poll()
         self.hands.run()
@@ -321,7 +321,7 @@ class WholePrefixMachine(StoreMachine):
 
 KEYS: dict = {}
 CASES = settings(
-    max_examples=400, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=100, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestStore = StoreMachine.TestCase
 TestStore.settings = CASES

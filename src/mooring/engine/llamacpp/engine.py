@@ -54,6 +54,7 @@ class LlamaEngine:
         `automatic`: what was not named is reused, too. `whole`: see the scheduler.
         """
         self._automatic = automatic
+        self._whole = whole
         self._context = context
         self._info = info
         self._prompter = prompter
@@ -63,6 +64,7 @@ class LlamaEngine:
         self._renderers = rendering_threads()
         self._grammars = Grammars(context.model)
         self._failure: str | None = None
+        self._closed = False
         self._scheduler = Scheduler(
             context,
             self._store,
@@ -138,6 +140,9 @@ class LlamaEngine:
             self._scheduler.cancel(request)  # does nothing to one that has ended
 
     async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
         self._scheduler.close()
         await asyncio.to_thread(self._thread.join)
         # Before the model is freed: a cancelled request leaves its tokenising thread running.
@@ -163,7 +168,8 @@ class LlamaEngine:
             matcher = await self._on_renderer(self._grammars.compile, generation.grammar)
         control = self._info.control_tokens
         visible = frozenset(control[mark] for mark in generation.marks if mark in control)
-        return self._fitting(Request(sink, generation, matcher, visible, self._automatic))
+        request = Request(sink, generation, matcher, visible, self._automatic, self._whole)
+        return self._fitting(request)
 
     def _fitting(self, request: Request) -> Request:
         if self._scheduler.could_ever_hold(request):

@@ -160,13 +160,14 @@ class Prefill:
         for sequence in self._buffer.sequences:
             if (held := self._held(sequence, ask)) > share:
                 best, share = sequence, held
-        waited = ask.behind is not None
+        waited_for = ask.behind
         ask.behind = self._ahead(ask, share)
         if ask.behind is not None:
             return  # all wait for one computation instead of starting their own
         if best is not None:
             self._buffer.share(best, ask.sequence, share)
-            ask.source = Source.COMPUTED if waited else Source.RESIDENT
+            computed = waited_for is not None and waited_for.taken < share
+            ask.source = Source.COMPUTED if computed else Source.RESIDENT
         ask.stage = Stage.RESTORING
         self._producing.append(ask)
         if ask.restore is None or self._match(ask).tokens > ask.restore.match.tokens:

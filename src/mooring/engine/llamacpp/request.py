@@ -118,6 +118,8 @@ class Request(Ask):
     """Control tokens that show in the text."""
     automatic: bool = True
     """Whether it may share what was not named, and whether its own content is kept for later ones."""
+    whole: bool = False
+    """Whether it can begin from nothing but the whole of the prefix that it names."""
     ticket: "Ticket | None" = None
     """Computes the prefix that it names and that had been lost: this request pays for it."""
     helped: bool = False
@@ -128,10 +130,13 @@ class Request(Ask):
         generation = self.generation
         self.tokens, self.label = generation.prompt, pack(generation.prompt)
         prefix = generation.prefix
-        self.automatic = self.automatic and generation.scope is not None
+        self.automatic = self.automatic and not self.whole and generation.scope is not None
         self.scope = generation.scope if prefix is None else prefix.scope
         self.limit = len(generation.prompt) - 1  # the last token's logits are needed
-        if not self.automatic:
+        if self.whole:
+            whole = prefix is not None and self.named == len(prefix) <= self.limit
+            self.limit = self.named if whole else 0
+        elif not self.automatic:
             self.limit = min(self.limit, self.named)
 
     @property

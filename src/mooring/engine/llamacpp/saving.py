@@ -79,7 +79,7 @@ class Saving:
             answer(ticket, 0, self._outbox)
             return True
         if (pin := self._pins.get(prefix.id)) is not None:
-            ticket.stage = Stage.SAVING
+            ticket.stage, ticket.taken = Stage.SAVING, len(prefix)
             pin.tickets.append(ticket)
             return True
         missing = sum(cut.end - cut.start for cut in self._store.missing(prefix.scope, prefix.label))

@@ -293,7 +293,7 @@ class Scheduler:
             return
         for choice in ask.choices:
             choice.sampler.close()  # harmless when it is closed
-        if ask.automatic and not self._whole and ask.sequence in self._idle:
+        if ask.automatic and ask.sequence in self._idle:
             self._saving.begin(ask.sequence, ask.sequence.tokens)
 
     def _leave(self, ask: Ask) -> None:
