@@ -19,6 +19,8 @@ class Buffer:
         self._cells = Cells(Room(shape.cells - scratch_cells, shape.sequences - 1))
         self._scratch = shape.sequences - 1
         self._grown: set[Sequence] = set()
+        self.looser = False
+        """Cells have been given back since the last look at it."""
 
     @property
     def total(self) -> Room:
@@ -77,16 +79,19 @@ class Buffer:
     def cut(self, sequence: Sequence, end: int) -> None:
         """Forget positions [end, ...), and promise it no more room than it has."""
         assert end <= sequence.done, (end, sequence.done)
+        self._note_heights()
         if end < sequence.done:
             self._context.cut_sequence(sequence.id, end)
         sequence.done = end
         self._cells.shrink(sequence, end)
+        self.looser = True
 
     def close(self, sequence: Sequence) -> None:
         """Forget a sequence; cells that another one shares stay."""
+        self._note_heights()
         self._context.cut_sequence(sequence.id, 0)
         self._cells.close(sequence)
-        self._grown.discard(sequence)
+        self.looser = True
 
     # Compaction
 
@@ -102,11 +107,15 @@ class Buffer:
         llama.cpp fills the lowest free cells first and does not say where they are; so a sequence is
         taken to reach as high as the number of cells that were in use when it last grew.
         """
+        self._note_heights()
+        return max((sequence.height for sequence in self._cells.sequences.values()), default=0)
+
+    def _note_heights(self) -> None:
+        """Before any cell is given back: as many as are in use now, what grew lately may reach up to."""
         held = self.held
         for sequence in self._grown:
             sequence.height = max(sequence.height, held)
         self._grown.clear()
-        return max((sequence.height for sequence in self._cells.sequences.values()), default=0)
 
     def compact(self) -> int:
         """Move everything to the lowest cells, shared cells staying shared; returns the bytes moved."""

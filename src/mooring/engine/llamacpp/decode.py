@@ -78,14 +78,15 @@ class Decode:
         self, choice: Choice, row: int, sampling: Sampling
     ) -> tuple[int, tuple[SampledToken, ...]]:
         """The next token, and its log probabilities if they were asked for."""
-        wanted, logits = sampling.top_logprobs, self._context.logits(row)
-        own = logits.copy() if wanted is not None else logits  # as the model gave them
+        wanted, own = sampling.top_logprobs, None
+        if wanted is not None:
+            own = self._context.logits(row).copy()  # as the model gave them
         if choice.matcher is not None:
-            choice.matcher.restrict(logits)
+            choice.matcher.restrict(self._context.logits(row))
         token = choice.sampler.sample(self._context, row)
         if choice.matcher is not None:
             choice.matcher.accept(token)
-        if wanted is None:
+        if wanted is None or own is None:
             return token, ()
         return token, (report_logprobs(self._context.model, own, token, wanted),)
 

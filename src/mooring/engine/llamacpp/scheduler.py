@@ -75,6 +75,8 @@ class Scheduler:
         self._inbox = inbox
         self._in_flight: frozenset[Ask] = frozenset()
         self._closing = False
+        self._reported = (-1, -1, -1)
+        """Queued, running, cells: what the gauges show."""
 
     # Any thread
 
@@ -186,6 +188,9 @@ class Scheduler:
 
     def _compact(self) -> None:
         """Everything moves to low cells when what runs has come to lie much higher than it need."""
+        if not self._buffer.looser:
+            return
+        self._buffer.looser = False
         held, height = self._buffer.held, self._buffer.height
         if self._whole or height <= 2 * held or height - held < _WORTH_COMPACTING_CELLS:
             return
@@ -274,9 +279,16 @@ class Scheduler:
         self._saving.begin(ticket.sequence, ticket.label, ticket)
 
     def _report(self) -> None:
-        self._metrics.queued_requests.set(len(self._admission))
-        self._metrics.running_requests.set(len(self._admitted))
-        self._metrics.cells_used.set(self._buffer.total.cells - self._buffer.free.cells)
+        now = (
+            len(self._admission),
+            len(self._admitted),
+            self._buffer.total.cells - self._buffer.free.cells,
+        )
+        if now != self._reported:
+            self._reported = now
+            self._metrics.queued_requests.set(now[0])
+            self._metrics.running_requests.set(now[1])
+            self._metrics.cells_used.set(now[2])
 
     # Endings
 

@@ -16,6 +16,8 @@ from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Never
 
+import uvloop
+
 from mooring.core.errors import EngineFailed, MooringError, StartRefused
 from mooring.core.prefix import pack
 from mooring.engine.interface import Engine, Progress
@@ -56,7 +58,8 @@ def work(descriptor: int, parent: int) -> None:
     faulthandler.enable()  # a native crash leaves its traces in the log
     end = socket.socket(fileno=descriptor)
     end.set_inheritable(False)
-    asyncio.run(_serve(end))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(end))
 
 
 def _end_with(parent: int) -> None:
