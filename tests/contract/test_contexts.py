@@ -5,9 +5,10 @@ A cache that the registry calls ready has its bytes on disk, and one that has en
 
 import asyncio
 import logging
+import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -105,10 +106,15 @@ class Services:
         # What was handed to the decode thread before this answer, it has seen by now.
         async for _ in LlamaEngine.generate(self.engine, Generation((5,), None, Sampling(1))):
             pass
-        await asyncio.to_thread(self.engine._store._writer.submit(lambda: None).result)
+        await asyncio.to_thread(self.engine._store._keeping._writing.submit(lambda: None).result)
 
     def on_disk(self, cache: CacheObject) -> bool:
-        return len(list((self.data_dir / "kv").glob(f"*/{cache.prefix_id}.kv"))) == 1
+        """Whether its prefix is pinned, and the last block of it has its file."""
+        folder = self.data_dir / "kv"
+        with closing(sqlite3.connect(folder / "index.sqlite3")) as index:
+            query = "SELECT key FROM pins WHERE prefix_id = ?"
+            pinned = index.execute(query, (cache.prefix_id,)).fetchone()
+        return pinned is not None and (folder / "blocks" / f"{pinned[0].hex()}.kv").exists()
 
 
 async def no_own_limits(_tenant: str) -> dict[str, int]:
@@ -121,7 +127,8 @@ async def serving(
 ) -> AsyncIterator[Services]:
     """The services as `app` wires them, without a sweeper."""
     clock = clock or Clock()
-    engine_config = EngineConfig(**{"cells": 4096, "sequences": 4, "threads": 1} | config)
+    usual = {"cells": 4096, "sequences": 4, "threads": 1, "automatic_reuse": False}
+    engine_config = EngineConfig(**usual | config)
     database = Database(data_dir / "registry.sqlite3")
     engine = await load_engine(
         model, "tiny", engine_config, KvStoreConfig(ram_bytes=0), data_dir, Metrics()
@@ -165,11 +172,11 @@ def held(part: object, method: str, *, after: bool = False) -> Iterator[Hold]:
     """Calls of one method wait: before they do anything, or `after` it, before their caller knows."""
     call, hold = getattr(part, method), Hold(threading.Event(), threading.Event())
 
-    def waiting(*arguments: object) -> object:
-        result = call(*arguments) if after else None
+    def waiting(*arguments: object, **options: object) -> object:
+        result = call(*arguments, **options) if after else None
         hold.reached.set()
         hold.go.wait()
-        return result if after else call(*arguments)
+        return result if after else call(*arguments, **options)
 
     setattr(part, method, waiting)
     try:
@@ -191,7 +198,7 @@ async def test_cache_is_pending_then_ready_and_its_bytes_are_on_disk(
     tiny_model: Path, tmp_path: Path
 ) -> None:
     async with serving(tiny_model, tmp_path) as services:
-        with held(services.engine._store._disk, "put"):
+        with held(services.engine._store._reads._disk, "put"):
             cache = await services.create("the harbour " * 40, ttl_s=100)
             assert await services.status(cache) is Status.PENDING
         ready = await services.contexts.wait(TENANT, cache.id)
@@ -266,11 +273,11 @@ async def test_equal_cache_made_while_the_former_is_deleted_keeps_its_bytes(
 ) -> None:
     async with serving(tiny_model, tmp_path) as services:
         one = await services.ready("the harbour " * 40)
-        with held(services.engine._store._disk, "delete") as deletion:
+        with held(services.engine._store._reads._disk, "delete") as deletion:
             await services.contexts.delete(TENANT, one.id)
             await until(deletion.reached.is_set)
             two = await services.create("the harbour " * 40)
-            await until(lambda: bool(services.engine._scheduler._prefill._saving._saves))
+            await until(lambda: bool(services.engine._scheduler._saving._pins))
         assert (await services.contexts.wait(TENANT, two.id)).status is Status.READY
         await services.settled()
         assert services.on_disk(two)
@@ -402,7 +409,7 @@ async def test_chat_that_revives_a_cache_is_not_disturbed_by_a_sweep_on_its_way(
         cache = await services.ready("the harbour " * 40)
         await services.ready("something else " * 10)  # takes the idle prefix out of the buffer
         services.clock.now = NOW + 100
-        with held(services.engine._store._disk, "get") as reading:
+        with held(services.engine._store._reads._disk, "get") as reading:
             with held(services.caches, "expire", after=True) as marking:
                 sweeping = asyncio.create_task(services.contexts.sweep())
                 await until(marking.reached.is_set)
@@ -496,7 +503,7 @@ async def test_cache_whose_outcome_could_not_be_written_is_filled_again(
     tiny_model: Path, tmp_path: Path
 ) -> None:
     async with serving(tiny_model, tmp_path) as services:
-        with held(services.engine._store._disk, "put") as put:
+        with held(services.engine._store._reads._disk, "put") as put:
             cache = await services.create("the harbour " * 40)
             await until(put.reached.is_set)
             rename_table(services, "caches", "hidden")
