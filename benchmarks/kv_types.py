@@ -1,6 +1,6 @@
 """KV types with flash attention off and on: speed, memory, and whether results move with the batch.
 
-    python benchmarks/kv_types.py               # both shapes, about 8 minutes on 2 cores
+    python benchmarks/kv_types.py               # both shapes, some minutes on 2 cores
     python benchmarks/kv_types.py --shape demo  # half a minute
     python benchmarks/kv_types.py --model some-trained-model.gguf
 
