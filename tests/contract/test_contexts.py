@@ -186,6 +186,28 @@ def held(part: object, method: str, *, after: bool = False) -> Iterator[Hold]:
         setattr(part, method, call)
 
 
+@asynccontextmanager
+async def unheard(part: Keeper | Contexts) -> AsyncIterator[asyncio.Event]:
+    """The part's next change in the registry is committed, which sets the event; it hears of it at the end."""
+    commits, committed, go = part._commits, asyncio.Event(), asyncio.Event()
+
+    class Slow:
+        async def run(self, change):
+            first = not committed.is_set()
+            result = await commits.run(change)
+            committed.set()
+            if first:
+                await go.wait()
+            return result
+
+    part._commits = Slow()
+    try:
+        yield committed
+    finally:
+        part._commits = commits
+        go.set()
+
+
 def rename_table(services: Services, old: str, new: str) -> None:
     with services.database.begin() as connection:
         connection.execute(sa.text(f"ALTER TABLE {old} RENAME TO {new}"))
@@ -409,15 +431,16 @@ async def test_chat_that_revives_a_cache_is_not_disturbed_by_a_sweep_on_its_way(
         cache = await services.ready("the harbour " * 40)
         await services.ready("something else " * 10)  # takes the idle prefix out of the buffer
         services.clock.now = NOW + 100
-        with held(services.engine._store._reads._disk, "get") as reading:
-            with held(services.caches, "expire", after=True) as marking:
-                sweeping = asyncio.create_task(services.contexts.sweep())
-                await until(marking.reached.is_set)
-                use = CacheUse(cache.id, reset_ttl_s=50)
-                opening = asyncio.create_task(services.contexts.open(TENANT, use))
-                await until(reading.reached.is_set)  # the new fill looks for the bytes
-            await sweeping
+        async with unheard(services.contexts) as marked:
+            sweeping = asyncio.create_task(services.contexts.sweep())
+            await marked.wait()  # it is marked in the registry, and the sweep has not heard of it
+            use = CacheUse(cache.id, reset_ttl_s=50)
+            opening = asyncio.create_task(services.contexts.open(TENANT, use))
+            await until(lambda: bool(services.keeper.fills()) or opening.done())
+        await sweeping
         assert (await opening).prefix.id == cache.prefix_id
+        await services.settled()
+        assert services.on_disk(cache)
 
 
 async def test_pending_cache_revived_while_a_sweep_stops_its_fill_is_filled_in_the_end(
@@ -521,17 +544,16 @@ async def test_cache_updated_while_its_fill_settles_becomes_ready_without_a_swee
     tiny_model: Path, tmp_path: Path
 ) -> None:
     async with serving(tiny_model, tmp_path) as services:
-        with held(services.caches, "settle", after=True) as settling:
+        async with unheard(services.keeper) as settled:
             cache = await services.create("the harbour " * 40)
-            await until(settling.reached.is_set)
+            await settled.wait()
             assert await services.status(cache) is Status.READY
             await services.contexts.update(
                 TENANT, cache.id, metadata={"edition": "2"}, ttl_s=None, expired_at=None
             )
             assert await services.status(cache) is Status.PENDING
             asking = asyncio.create_task(services.ask(cache))
-            settling.go.set()
-            assert (await asking).cached_tokens == cache.tokens
+        assert (await asking).cached_tokens == cache.tokens
         await services.settled()
         assert await services.status(cache) is Status.READY
 
