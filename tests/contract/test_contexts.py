@@ -17,7 +17,7 @@ from templates import PRINTS_THE_DATE
 
 from mooring.config import CachingConfig, EngineConfig, KvStoreConfig
 from mooring.core.charge import ChargeKind
-from mooring.core.context import CacheObject, Page, Status
+from mooring.core.context import CacheObject, NewCache, Page, Status
 from mooring.core.errors import (
     ContextExpired,
     ContextFailed,
@@ -36,9 +36,10 @@ from mooring.registry.database import Database
 from mooring.registry.group_commit import GroupCommit
 from mooring.registry.ledger import Ledger
 from mooring.registry.tags import Tags
+from mooring.service.answer import Answer
 from mooring.service.charging import Charging
-from mooring.service.chat import Answer, Chat, ChatRequest
-from mooring.service.contexts import Contexts, NewCache
+from mooring.service.chat import Chat, ChatRequest
+from mooring.service.contexts import Contexts
 from mooring.service.keeping import Keeper, make_conversation
 from mooring.service.limiting import Limiter
 from mooring.service.models import Models

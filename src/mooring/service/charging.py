@@ -43,6 +43,15 @@ class ChatBill:
     tag: str | None
 
 
+@dataclass(frozen=True)
+class _Reckoned:
+    """What a tenant's running storage came to."""
+
+    amount: int
+    fresh_until: float
+    """Monotonic."""
+
+
 def new_request_id() -> str:
     return f"chatcmpl-{secrets.token_hex(12)}"
 
@@ -65,8 +74,8 @@ class Charging:
         self._history = PriceHistory(((0, plan),))
         self._overdraft = overdraft
         self._clock = clock
-        self._reckoned: dict[str, tuple[float, int]] = {}
-        """By tenant: until when (monotonic) it is good enough, and what its running storage comes to."""
+        self._reckoned: dict[str, _Reckoned] = {}
+        self._reckoning: dict[str, asyncio.Task[int]] = {}
 
     @property
     def plan(self) -> PricePlan:
@@ -157,26 +166,40 @@ class Charging:
         """Raises QuotaExceeded: a prepaid balance is used up, storage that runs included."""
         if self._overdraft is None:
             return
-        balance = await asyncio.to_thread(self._lately, tenant)
-        if balance <= 0:
-            raise QuotaExceeded(
-                f"the balance is used up ({self.plan.show(balance)}): top it up to go on"
-            )
+        used = await self._running_lately(tenant) - self._overdraft
+        known = self._ledger.at_least(tenant, self.plan.currency)
+        if known is not None and known > used:
+            return
+        left = await asyncio.to_thread(self._ledger.balance, tenant, self.plan.currency) - used
+        if left <= 0:
+            raise QuotaExceeded(f"the balance is used up ({self.plan.show(left)}): top it up to go on")
 
-    def _lately(self, tenant: str) -> int:
-        """What is available, with the storage that ran a moment ago. Blocking.
+    async def _running_lately(self, tenant: str) -> int:
+        """What storage that runs comes to, or came to a moment ago.
 
-        Of thousands of caches it is not added up for every chat: that would take longer than the chat
-        itself. It may take one part in fifty of the time.
+        Of thousands of caches it takes long to add up: a chat does not wait for that, and it takes at
+        most one part in fifty of the time. The first one waits.
         """
+        known = self._reckoned.get(tenant)
+        if known is None:
+            return await self._reckon(tenant)
+        if time.monotonic() >= known.fresh_until and tenant not in self._reckoning:
+            task = asyncio.create_task(self._reckon(tenant), name=f"storage of {tenant}")
+            self._reckoning[tenant] = task
+            task.add_done_callback(lambda ended: self._reckoned_again(tenant, ended))
+        return known.amount
+
+    async def _reckon(self, tenant: str) -> int:
         begun = time.monotonic()
-        fresh_until, running = self._reckoned.get(tenant, (0.0, 0))
-        if begun >= fresh_until:
-            running = self._running_amount(tenant)
-            ended = time.monotonic()
-            self._reckoned[tenant] = (ended + 50 * (ended - begun), running)
-        assert self._overdraft is not None
-        return self._ledger.balance(tenant, self.plan.currency) - running + self._overdraft
+        amount = await asyncio.to_thread(self._running_amount, tenant)
+        ended = time.monotonic()
+        self._reckoned[tenant] = _Reckoned(amount, ended + 50 * (ended - begun))
+        return amount
+
+    def _reckoned_again(self, tenant: str, task: asyncio.Task[int]) -> None:
+        del self._reckoning[tenant]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("storage not added up tenant=%s error=%s", tenant, error)
 
     async def charge(self, bill: ChatBill) -> None:
         """Write a chat's lines; returns when they are durable.
