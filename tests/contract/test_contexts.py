@@ -98,6 +98,7 @@ class Services:
         answer = await self.chat.begin(cache.tenant, asked)
         async for _ in answer.events:
             pass
+        await answer.close()
         return answer
 
     async def settled(self) -> None:
@@ -387,7 +388,9 @@ async def test_cache_revived_while_a_sweep_is_on_its_way_stays(tiny_model: Path,
         with held(services.caches, "expire", after=True) as marking:
             sweeping = asyncio.create_task(services.contexts.sweep())
             await until(marking.reached.is_set)
-            assert await services.contexts.extend(cache, 50) == NOW + 150
+            renewal = services.contexts.extend(cache, 50)
+            await renewal.durable
+            assert renewal.end == NOW + 150
             marking.go.set()
             await sweeping
         revived = await services.contexts.wait(TENANT, cache.id)

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from mooring.core.charge import Charge, ChargeKind, Life
@@ -16,7 +16,8 @@ from mooring.core.errors import InvalidRequest, MooringError, QuotaExceeded
 from mooring.core.usage import Usage
 from mooring.registry.group_commit import GroupCommit
 from mooring.registry.ledger import Ledger, Step
-from mooring.service.billing import storage_pieces
+from mooring.service.billing import StoragePiece, storage_pieces
+from mooring.service.lately import Lately
 from mooring.service.pricing import (
     NANO,
     PriceHistory,
@@ -43,15 +44,6 @@ class ChatBill:
     tag: str | None
 
 
-@dataclass(frozen=True)
-class _Reckoned:
-    """What a tenant's running storage came to."""
-
-    amount: int
-    fresh_until: float
-    """Monotonic."""
-
-
 def new_request_id() -> str:
     return f"chatcmpl-{secrets.token_hex(12)}"
 
@@ -74,8 +66,7 @@ class Charging:
         self._history = PriceHistory(((0, plan),))
         self._overdraft = overdraft
         self._clock = clock
-        self._reckoned: dict[str, _Reckoned] = {}
-        self._reckoning: dict[str, asyncio.Task[int]] = {}
+        self._running_lately = Lately(self._running_amount)
 
     @property
     def plan(self) -> PricePlan:
@@ -141,7 +132,6 @@ class Charging:
         return self._ledger.moving(cache_id, until, now, self._storage)
 
     def _storage(self, life: Life, ended_at: int) -> list[Charge]:
-        pieces = storage_pieces(self._history, life.model, life.tokens, life.began_at, ended_at)
         return [
             Charge(
                 key=f"storage:{life.cache_id}:{life.serial}:{piece.first_minute}",
@@ -157,7 +147,7 @@ class Charging:
                 created_at=piece.began_at,
                 cache_id=life.cache_id,
             )
-            for piece in pieces
+            for piece in self._pieces(life, ended_at)
         ]
 
     # Chats
@@ -166,40 +156,13 @@ class Charging:
         """Raises QuotaExceeded: a prepaid balance is used up, storage that runs included."""
         if self._overdraft is None:
             return
-        used = await self._running_lately(tenant) - self._overdraft
+        used = await self._running_lately.get(tenant) - self._overdraft
         known = self._ledger.at_least(tenant, self.plan.currency)
         if known is not None and known > used:
             return
         left = await asyncio.to_thread(self._ledger.balance, tenant, self.plan.currency) - used
         if left <= 0:
             raise QuotaExceeded(f"the balance is used up ({self.plan.show(left)}): top it up to go on")
-
-    async def _running_lately(self, tenant: str) -> int:
-        """What storage that runs comes to, or came to a moment ago.
-
-        Of thousands of caches it takes long to add up: a chat does not wait for that, and it takes at
-        most one part in fifty of the time. The first one waits.
-        """
-        known = self._reckoned.get(tenant)
-        if known is None:
-            return await self._reckon(tenant)
-        if time.monotonic() >= known.fresh_until and tenant not in self._reckoning:
-            task = asyncio.create_task(self._reckon(tenant), name=f"storage of {tenant}")
-            self._reckoning[tenant] = task
-            task.add_done_callback(lambda ended: self._reckoned_again(tenant, ended))
-        return known.amount
-
-    async def _reckon(self, tenant: str) -> int:
-        begun = time.monotonic()
-        amount = await asyncio.to_thread(self._running_amount, tenant)
-        ended = time.monotonic()
-        self._reckoned[tenant] = _Reckoned(amount, ended + 50 * (ended - begun))
-        return amount
-
-    def _reckoned_again(self, tenant: str, task: asyncio.Task[int]) -> None:
-        del self._reckoning[tenant]
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("storage not added up tenant=%s error=%s", tenant, error)
 
     async def charge(self, bill: ChatBill) -> None:
         """Write a chat's lines; returns when they are durable.
@@ -293,8 +256,17 @@ class Charging:
         return [line for life in lives for line in self._storage(life, life.end(now))]
 
     def _running_amount(self, tenant: str) -> int:
-        currency = self.plan.currency
-        return sum(line.amount for line in self.running(tenant) if line.currency == currency)
+        """The same, added up, in the plan's currency."""
+        currency, now = self.plan.currency, int(self._clock())
+        return sum(
+            life.tokens * piece.minutes * piece.unit
+            for life in self._ledger.open_lives(tenant)
+            for piece in self._pieces(life, life.end(now))
+            if piece.plan.currency == currency
+        )
+
+    def _pieces(self, life: Life, ended_at: int) -> Iterator[StoragePiece]:
+        return storage_pieces(self._history, life.model, life.tokens, life.began_at, ended_at)
 
     def _prices(self, moment: float, model: str, tokens: int) -> Prices:
         return self.plan.at(moment).prices(model, tokens)
