@@ -7,4 +7,4 @@ check: ; $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $
 fix:   ; $(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 test:  ; $(BIN)/pytest
 serve: ; $(BIN)/mooring serve
-bench: ; $(BIN)/pip install -q -e '.[bench]' && $(BIN)/python benchmarks/ttft.py
+bench: ; $(BIN)/pip install -q -e '.[bench]' && $(BIN)/python benchmarks/ttft.py && $(BIN)/python benchmarks/gateway.py

@@ -428,7 +428,7 @@ async def test_pending_cache_revived_while_a_sweep_stops_its_fill_is_filled_in_t
             with held(services.caches, "expire", after=True) as marking:
                 sweeping = asyncio.create_task(services.contexts.sweep())
                 await until(marking.reached.is_set)
-                await services.contexts.extend(cache, 50)
+                await services.contexts.extend(cache, 50).durable
                 marking.go.set()
                 await sweeping
         await services.contexts.sweep()
@@ -444,7 +444,7 @@ async def test_revivals_and_sweeps_at_once_leave_every_cache_with_its_bytes(
         caches = [await services.ready(f"{name} harbour " * 20) for name in ("old", "new", "big", "dry")]
         for _ in range(4):
             services.clock.now += 1000
-            revivals = [services.contexts.extend(cache, 100) for cache in caches]
+            revivals = [services.contexts.extend(cache, 100).durable for cache in caches]
             sweeps = [services.contexts.sweep() for _ in range(3)]
             both = [part for pair in zip(revivals, sweeps, strict=False) for part in pair]
             await asyncio.gather(*both, revivals[-1])
@@ -710,7 +710,7 @@ async def test_a_cache_is_charged_for_its_creation_once_and_for_its_lives(
         services.clock.now = NOW + 5000  # nobody looked meanwhile: it ended at its end
         await services.contexts.sweep()
         assert await charging.balance(TENANT) == -cache.tokens * 1000 - running
-        await services.contexts.extend(cache, 1000)  # a second life
+        await services.contexts.extend(cache, 1000).durable  # a second life
         await services.contexts.wait(TENANT, cache.id)
         services.clock.now += 1
         await services.contexts.delete(TENANT, cache.id)
