@@ -32,7 +32,7 @@ from mooring.engine.interface import ChoiceFinished, Delta, Generation, Sampling
 from mooring.engine.llamacpp.engine import LlamaEngine
 from mooring.engine.llamacpp.loading import load_engine
 from mooring.registry.caches import Caches
-from mooring.registry.database import Database
+from mooring.registry.database import Database, Transaction
 from mooring.registry.group_commit import GroupCommit
 from mooring.registry.ledger import Ledger
 from mooring.registry.tags import Tags
@@ -518,17 +518,20 @@ async def test_cache_updated_while_its_fill_settles_becomes_ready_without_a_swee
     tiny_model: Path, tmp_path: Path
 ) -> None:
     async with serving(tiny_model, tmp_path) as services:
-        with held(services.caches, "settle", after=True) as settling:
-            cache = await services.create("the harbour " * 40)
-            await until(settling.reached.is_set)
-            assert await services.status(cache) is Status.READY
-            await services.contexts.update(
-                TENANT, cache.id, metadata={"edition": "2"}, ttl_s=None, expired_at=None
-            )
-            assert await services.status(cache) is Status.PENDING
-            asking = asyncio.create_task(services.ask(cache))
-            settling.go.set()
-            assert (await asking).cached_tokens == cache.tokens
+        settle, updates = services.caches.settle, []
+
+        def settle_and_update(cache_id: str, *outcome: object) -> None:
+            settle(cache_id, *outcome)
+            if not updates:  # before the fill knows that it has settled
+                changes = {"metadata": {"edition": "2"}, "ttl_s": None, "expired_at": None}
+                update = services.contexts.update(TENANT, cache_id, **changes)
+                updates.append(asyncio.create_task(update))
+
+        services.caches.settle = settle_and_update
+        cache = await services.create("the harbour " * 40)
+        await until(lambda: bool(updates))
+        assert (await updates[0]).metadata == {"edition": "2"}
+        assert (await services.ask(cache)).cached_tokens == cache.tokens
         await services.settled()
         assert await services.status(cache) is Status.READY
 
@@ -744,7 +747,7 @@ async def test_an_answers_end_is_not_heard_before_its_charge_is_durable(
     tiny_model: Path, tmp_path: Path
 ) -> None:
     async with serving(tiny_model, tmp_path) as services:
-        with held(services.ledger, "post") as hold:
+        with held(Transaction, "finish") as hold:
             answer = await services.chat.begin(TENANT, ChatRequest("tiny", QUESTION, Sampling(3)))
             heard: list[type] = []
 
