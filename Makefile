@@ -17,3 +17,4 @@ bench:
 	$(BIN)/python benchmarks/turns.py
 	$(BIN)/python benchmarks/pressure.py
 	$(BIN)/python benchmarks/restart.py
+	$(BIN)/python benchmarks/gateway.py

@@ -13,23 +13,19 @@ Afterwards the ledger must hold every answer.
 import argparse
 import json
 import os
-import platform
 import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
-import matplotlib.pyplot as plt
 from rich.console import Console
-from rich.table import Table
 
 from gateway_load import Outcome
+from gateway_report import Series, stage_table, summarise, table, write
 from gateway_stages import stages
 
 HERE = Path(__file__).parent
@@ -83,22 +79,6 @@ class Server:
         self._process.wait()
 
 
-@dataclass(frozen=True)
-class Series:
-    """One row of the table."""
-
-    name: str
-    load: str
-    answers: int
-    per_second: float
-    p50_ms: float
-    p99_ms: float
-    server_cores: float
-    """Processors that the server kept busy."""
-    load_cores: float
-    latencies_ms: list[float]
-
-
 def main() -> None:
     arguments = parse_arguments()
     console = Console()
@@ -114,7 +94,13 @@ def main() -> None:
             shares = shares or found
         console.print("the framework alone ...")
         series += measure_floor(work, arguments)
-    report = summarise(series, shares, arguments)
+    report = summarise(
+        series,
+        shares,
+        tenants=TENANTS,
+        caches=TENANTS * CACHES,
+        connections=arguments.connections,
+    )
     console.print(table(series))
     console.print(stage_table(report))
     write(report, series, arguments.out)
@@ -123,8 +109,8 @@ def main() -> None:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=8, help="of each closed loop")
-    parser.add_argument("--open-seconds", type=float, default=20, help="of each open loop")
+    parser.add_argument("--seconds", type=float, default=6, help="of each closed loop")
+    parser.add_argument("--open-seconds", type=float, default=12, help="of each open loop")
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--rate", type=float, default=50, help="requests a second of the open loop")
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -267,78 +253,6 @@ def charged(folder: Path) -> int:
         )
     assert lines == 4 * chats, (lines, chats)
     return chats
-
-
-def summarise(series: list[Series], shares: dict[str, float], arguments: argparse.Namespace) -> dict:
-    closed = series[0]
-    cpu_ms = 1000 * closed.server_cores / closed.per_second
-    rows = [{key: value for key, value in vars(row).items() if key != "latencies_ms"} for row in series]
-    return {
-        "benchmark": "gateway",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": {"cpus": os.cpu_count(), "processor": platform.machine()},
-        "python": platform.python_version(),
-        "sqlite": sqlite3.sqlite_version,
-        "tenants": TENANTS,
-        "caches": TENANTS * CACHES,
-        "connections": arguments.connections,
-        "series": rows,
-        "cpu_ms_per_request": cpu_ms,
-        "stages_cpu_ms": {stage: share * cpu_ms for stage, share in shares.items()},
-    }
-
-
-def table(series: list[Series]) -> Table:
-    shown = Table(title="Through the whole gateway, engine answering at once")
-    for column, justify in (("", "left"), ("load", "left")):
-        shown.add_column(column, justify=justify)
-    for column in ("requests/s", "p50 ms", "p99 ms", "server cores", "load cores"):
-        shown.add_column(column, justify="right")
-    for row in series:
-        shown.add_row(
-            row.name,
-            row.load,
-            f"{row.per_second:,.0f}",
-            f"{row.p50_ms:.2f}",
-            f"{row.p99_ms:.2f}",
-            f"{row.server_cores:.2f}",
-            f"{row.load_cores:.2f}",
-        )
-    return shown
-
-
-def stage_table(report: dict) -> Table:
-    shown = Table(title=f"{report['cpu_ms_per_request']:.3f} ms of CPU a request, by stage")
-    shown.add_column("stage")
-    shown.add_column("CPU ms", justify="right")
-    shown.add_column("share", justify="right")
-    for stage, milliseconds in report["stages_cpu_ms"].items():
-        share = milliseconds / report["cpu_ms_per_request"]
-        shown.add_row(stage, f"{milliseconds:.3f}", f"{100 * share:.1f} %")
-    return shown
-
-
-def write(report: dict, series: list[Series], out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "gateway.json").write_text(json.dumps(report, indent=2) + "\n")
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6))
-    for row in series:
-        shares = [(index + 1) / len(row.latencies_ms) for index in range(len(row.latencies_ms))]
-        left.plot(row.latencies_ms, shares, label=f"{row.name}, {row.load}")
-    left.set_xscale("log")
-    left.set_xlabel("latency, ms (logarithmic)")
-    left.set_ylabel("share of answers")
-    left.legend(fontsize=6)
-    left.set_title("Latency added by the gateway")
-    names = list(report["stages_cpu_ms"])
-    bars = right.barh(names, list(report["stages_cpu_ms"].values()), color="#2a6f97")
-    right.bar_label(bars, fmt="%.3f", padding=3, fontsize=7)
-    right.invert_yaxis()
-    right.margins(x=0.15)
-    right.set_xlabel("CPU ms a request")
-    right.set_title("Where the time goes")
-    figure.tight_layout()
-    figure.savefig(out / "gateway.png", dpi=120)
 
 
 if __name__ == "__main__":

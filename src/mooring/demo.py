@@ -14,13 +14,13 @@ from rich.table import Table
 
 from mooring.app import Services, bundled, run_services
 from mooring.config import load_config
+from mooring.core.context import NewCache
 from mooring.core.conversation import Message
 from mooring.core.usage import Usage
 from mooring.engine.interface import Delta, Finished, Progress, Sampling
 from mooring.progress import loading_bar, make_bars
 from mooring.service.billing import begun_minutes, chat_fee, creation_fee, storage_fee
 from mooring.service.chat import ChatRequest
-from mooring.service.contexts import NewCache
 from mooring.service.pricing import NANO, PricePlan, load_plans
 from mooring.service.use import CacheUse
 

@@ -1,6 +1,7 @@
 """The HTTP server's life: a socket, signals, an orderly end."""
 
 import asyncio
+import gc
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -57,6 +58,7 @@ async def serve(
             asyncio.get_running_loop().add_signal_handler(stop_signal, _stop, server)
         listener.listen(_WAITING_CONNECTIONS)  # from here on clients wait in line, not refused
         await on_ready(services, listener.getsockname()[1])
+        gc.freeze()  # what is there now stays: looking through it for garbage would stop the loop
         await server.serve(sockets=[listener])
 
 

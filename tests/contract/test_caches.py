@@ -10,7 +10,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from mooring.core.context import CacheObject, Failure, Page, Status
-from mooring.core.errors import RegistryFailed, StorageFull
+from mooring.core.errors import QuotaExceeded, RegistryFailed, StorageFull
 from mooring.registry.caches import Caches, Expired
 from mooring.registry.database import Database
 from mooring.registry.schema import metadata
@@ -335,6 +335,29 @@ def test_a_live_cache_is_extended_and_one_that_is_over_is_not(caches):
     assert caches.get("default", "cache-1") == make_cache(expired_at=NOW + 9000, status=Status.READY)
     assert caches.get("default", "cache-2").status is Status.INACTIVE
     assert len(steps) == 1, "what costs nothing is not charged"
+
+
+def test_a_cache_that_was_read_is_remembered_for_its_tenant_alone(caches):
+    insert(caches, "cache-1")
+    assert caches.recall("default", "cache-1") is None
+    assert (
+        caches.get("default", "cache-1") == caches.recall("default", "cache-1") == make_cache("cache-1")
+    )
+    assert caches.recall("other", "cache-1") is None
+    assert caches.get("other", "cache-1") is None
+    assert caches.recall("default", "cache-1") is not None
+
+
+def test_a_change_that_is_not_committed_is_not_remembered(caches):
+    insert(caches, "cache-1")
+    caches.get("default", "cache-1")
+
+    def fail(_connection):
+        raise QuotaExceeded("no")
+
+    with pytest.raises(QuotaExceeded):
+        caches.extend("cache-1", NOW + 9000, NOW, fail)
+    assert caches.recall("default", "cache-1") == make_cache("cache-1")
 
 
 def test_extending_a_cache_that_is_gone_changes_nothing(caches):

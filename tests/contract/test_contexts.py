@@ -18,7 +18,7 @@ from templates import PRINTS_THE_DATE
 
 from mooring.config import CachingConfig, EngineConfig, KvStoreConfig
 from mooring.core.charge import ChargeKind
-from mooring.core.context import CacheObject, Page, Status
+from mooring.core.context import CacheObject, NewCache, Page, Status
 from mooring.core.errors import (
     ContextExpired,
     ContextFailed,
@@ -33,13 +33,14 @@ from mooring.engine.interface import ChoiceFinished, Delta, Generation, Sampling
 from mooring.engine.llamacpp.engine import LlamaEngine
 from mooring.engine.llamacpp.loading import load_engine
 from mooring.registry.caches import Caches
-from mooring.registry.database import Database
+from mooring.registry.database import Database, Transaction
 from mooring.registry.group_commit import GroupCommit
 from mooring.registry.ledger import Ledger
 from mooring.registry.tags import Tags
+from mooring.service.answer import Answer
 from mooring.service.charging import Charging
-from mooring.service.chat import Answer, Chat, ChatRequest
-from mooring.service.contexts import Contexts, NewCache
+from mooring.service.chat import Chat, ChatRequest
+from mooring.service.contexts import Contexts
 from mooring.service.keeping import Keeper, make_conversation
 from mooring.service.limiting import Limiter
 from mooring.service.models import Models
@@ -98,6 +99,7 @@ class Services:
         answer = await self.chat.begin(cache.tenant, asked)
         async for _ in answer.events:
             pass
+        await answer.close()
         return answer
 
     async def settled(self) -> None:
@@ -188,7 +190,7 @@ def held(part: object, method: str, *, after: bool = False) -> Iterator[Hold]:
 
 @asynccontextmanager
 async def unheard(part: Keeper | Contexts) -> AsyncIterator[asyncio.Event]:
-    """The part's next change in the registry is committed, which sets the event; it hears of it at the end."""
+    """The part's next change is committed, which sets the event; the part hears of it at the end."""
     commits, committed, go = part._commits, asyncio.Event(), asyncio.Event()
 
     class Slow:
@@ -415,7 +417,9 @@ async def test_cache_revived_while_a_sweep_is_on_its_way_stays(tiny_model: Path,
         with held(services.caches, "expire", after=True) as marking:
             sweeping = asyncio.create_task(services.contexts.sweep())
             await until(marking.reached.is_set)
-            assert await services.contexts.extend(cache, 50) == NOW + 150
+            renewal = services.contexts.extend(cache, 50)
+            await renewal.durable
+            assert renewal.end == NOW + 150
             marking.go.set()
             await sweeping
         revived = await services.contexts.wait(TENANT, cache.id)
@@ -454,7 +458,7 @@ async def test_pending_cache_revived_while_a_sweep_stops_its_fill_is_filled_in_t
             with held(services.caches, "expire", after=True) as marking:
                 sweeping = asyncio.create_task(services.contexts.sweep())
                 await until(marking.reached.is_set)
-                await services.contexts.extend(cache, 50)
+                await services.contexts.extend(cache, 50).durable
                 marking.go.set()
                 await sweeping
         await services.contexts.sweep()
@@ -470,7 +474,7 @@ async def test_revivals_and_sweeps_at_once_leave_every_cache_with_its_bytes(
         caches = [await services.ready(f"{name} harbour " * 20) for name in ("old", "new", "big", "dry")]
         for _ in range(4):
             services.clock.now += 1000
-            revivals = [services.contexts.extend(cache, 100) for cache in caches]
+            revivals = [services.contexts.extend(cache, 100).durable for cache in caches]
             sweeps = [services.contexts.sweep() for _ in range(3)]
             both = [part for pair in zip(revivals, sweeps, strict=False) for part in pair]
             await asyncio.gather(*both, revivals[-1])
@@ -544,16 +548,20 @@ async def test_cache_updated_while_its_fill_settles_becomes_ready_without_a_swee
     tiny_model: Path, tmp_path: Path
 ) -> None:
     async with serving(tiny_model, tmp_path) as services:
-        async with unheard(services.keeper) as settled:
-            cache = await services.create("the harbour " * 40)
-            await settled.wait()
-            assert await services.status(cache) is Status.READY
-            await services.contexts.update(
-                TENANT, cache.id, metadata={"edition": "2"}, ttl_s=None, expired_at=None
-            )
-            assert await services.status(cache) is Status.PENDING
-            asking = asyncio.create_task(services.ask(cache))
-        assert (await asking).cached_tokens == cache.tokens
+        settle, updates = services.caches.settle, []
+
+        def settle_and_update(cache_id: str, *outcome: object) -> None:
+            settle(cache_id, *outcome)
+            if not updates:  # before the fill knows that it has settled
+                changes = {"metadata": {"edition": "2"}, "ttl_s": None, "expired_at": None}
+                update = services.contexts.update(TENANT, cache_id, **changes)
+                updates.append(asyncio.create_task(update))
+
+        services.caches.settle = settle_and_update
+        cache = await services.create("the harbour " * 40)
+        await until(lambda: bool(updates))
+        assert (await updates[0]).metadata == {"edition": "2"}
+        assert (await services.ask(cache)).cached_tokens == cache.tokens
         await services.settled()
         assert await services.status(cache) is Status.READY
 
@@ -735,7 +743,7 @@ async def test_a_cache_is_charged_for_its_creation_once_and_for_its_lives(
         services.clock.now = NOW + 5000  # nobody looked meanwhile: it ended at its end
         await services.contexts.sweep()
         assert await charging.balance(TENANT) == -cache.tokens * 1000 - running
-        await services.contexts.extend(cache, 1000)  # a second life
+        await services.contexts.extend(cache, 1000).durable  # a second life
         await services.contexts.wait(TENANT, cache.id)
         services.clock.now += 1
         await services.contexts.delete(TENANT, cache.id)
@@ -769,7 +777,7 @@ async def test_an_answers_end_is_not_heard_before_its_charge_is_durable(
     tiny_model: Path, tmp_path: Path
 ) -> None:
     async with serving(tiny_model, tmp_path) as services:
-        with held(services.ledger, "post") as hold:
+        with held(Transaction, "finish") as hold:
             answer = await services.chat.begin(TENANT, ChatRequest("tiny", QUESTION, Sampling(3)))
             heard: list[type] = []
 

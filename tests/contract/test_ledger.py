@@ -237,6 +237,16 @@ class Histories(RuleBasedStateMachine):
             assert all(line.amount == line.quantity * line.unit >= 0 for line in lines)
 
     @invariant()
+    def what_is_remembered_is_what_is_written(self) -> None:
+        fresh, fresh_ledger = Caches(self.database), Ledger(self.database)
+        for kept in [*self.kept.values(), *self.gone]:
+            assert self.caches.get(kept.tenant, kept.id) == fresh.get(kept.tenant, kept.id)
+        for tenant in TENANTS:
+            for currency in ("XXX", "YYY"):
+                known = self.ledger.at_least(tenant, currency)
+                assert known in (None, fresh_ledger.balance(tenant, currency))
+
+    @invariant()
     def only_caches_that_are_there_have_a_life(self) -> None:
         open_ids = {life.cache_id for life in self.ledger.open_lives()}
         assert open_ids == {kept.id for kept in self.kept.values() if kept.began is not None}

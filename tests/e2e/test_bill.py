@@ -61,6 +61,20 @@ def ask(http: httpx.Client, use: str, **fields: object) -> dict:
     return reply.json()
 
 
+def ask_streaming(http: httpx.Client, use: str) -> tuple[str, dict]:
+    """The id and usage of an answer whose end has arrived, chunk by chunk."""
+    messages = [{"role": "cache", "content": use}, USER]
+    body = {"model": "moonshot-v1-32k", "messages": messages, "max_tokens": 4, "stream": True}
+    with http.stream("POST", "/v1/chat/completions", json=body) as reply:
+        assert reply.status_code == 200
+        for line in reply.iter_lines():
+            chunk = json.loads(line[6:]) if line.startswith("data: {") else {"choices": []}
+            usage = chunk["choices"][0].get("usage") if chunk["choices"] else None
+            if usage is not None:
+                return chunk["id"], usage
+    raise httpx.ReadError("the stream ended before the answer did")
+
+
 def test_a_chats_charge_is_explained_line_by_line(paid: httpx.Client):
     cache = make_cache(paid)
     answer = ask(paid, f"cache_id={cache['id']}")
@@ -184,6 +198,7 @@ def test_the_ledger_is_right_after_twenty_kills_under_load(tmp_path: Path, tiny_
     with ServerProcess(tmp_path, tiny_model, DOLLARS):
         pass  # what was interrupted is brought to its end
     assert len(load.answers) > KILLS
+    assert load.streamed > KILLS / 2
     database = Database(tmp_path / "registry.sqlite3")
     try:
         check(database, load)
@@ -196,6 +211,7 @@ class Load:
 
     def __init__(self) -> None:
         self.answers: dict[str, dict] = {}
+        self.streamed = 0
         self.deleted: set[str] = set()
         self.pause = threading.Event()
         self._stop = threading.Event()
@@ -221,9 +237,13 @@ class Load:
             with httpx.Client(base_url=url, timeout=30) as http:
                 while not self._stop.is_set():
                     cache = make_cache(http, ttl=2 + number)
-                    for _ in range(3):
-                        answer = ask(http, f"cache_id={cache['id']};reset_ttl=2")
+                    use = f"cache_id={cache['id']};reset_ttl=2"
+                    for _ in range(2):
+                        answer = ask(http, use)
                         self.answers[answer["id"]] = answer["usage"]
+                        streamed_id, usage = ask_streaming(http, use)
+                        self.answers[streamed_id] = usage
+                        self.streamed += 1
                     if number == 0:
                         gone = http.delete(f"/v1/caching/{cache['id']}")
                         assert gone.status_code == 200

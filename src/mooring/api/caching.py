@@ -10,9 +10,9 @@ from mooring.api.body import StrictRoute
 from mooring.api.document import METADATA_FILTER, documented
 from mooring.api.messages import ChatMessage, ToolDeclaration
 from mooring.api.replies import CacheDeleted, CacheList, CacheReply
-from mooring.core.context import CacheObject, Page, Status
+from mooring.core.context import CacheObject, NewCache, Page, Status
 from mooring.core.errors import InvalidRequest
-from mooring.service.contexts import Contexts, NewCache
+from mooring.service.contexts import Contexts
 
 _FAR_FUTURE = 1 << 40  # seconds; beyond it lies no date
 

@@ -14,8 +14,8 @@ from mooring.engine.interface import (
     SampledToken,
     TokenLogprob,
 )
+from mooring.service.answer import Answer, DryRun
 from mooring.service.charging import new_request_id
-from mooring.service.chat import Answer, DryRun
 from mooring.service.tool_calls import ToolCallDelta
 
 

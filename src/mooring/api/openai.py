@@ -22,7 +22,8 @@ from mooring.api.stream import ClientGone, EventStream, until_gone
 from mooring.config import ChatConfig
 from mooring.core.errors import InvalidRequest
 from mooring.engine.interface import Sampling
-from mooring.service.chat import Answer, Chat, ChatRequest, DryRun
+from mooring.service.answer import Answer, DryRun
+from mooring.service.chat import Chat, ChatRequest
 from mooring.service.models import Models
 
 _log = logging.getLogger("mooring.api")
@@ -140,9 +141,11 @@ def router(
             named = replace(envelope, id=answer.id)
             if body.stream:
                 stream = chunks(named, answer, choices, include_usage=usage)
-                return EventStream(stream, answer.close, headers)
+                return EventStream(stream, answer.renewed, answer.close, headers)
             try:
+                # The charge and the cache's new end wait for the disk at the same time.
                 whole = await collect(named, answer.events, choices)
+                await answer.renewed()
             finally:
                 await answer.close()
             return JSONResponse(whole, headers=headers)

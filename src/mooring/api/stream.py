@@ -26,6 +26,7 @@ class EventStream(StreamingResponse):
     def __init__(
         self,
         chunks: AsyncIterator[dict[str, Any]],
+        ready: Callable[[], Awaitable[None]],
         close: Callable[[], Awaitable[None]],
         headers: dict[str, str],
     ) -> None:
@@ -33,10 +34,12 @@ class EventStream(StreamingResponse):
             _lines(chunks),
             headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"} | headers,
         )
+        self._ready = ready
         self._close = close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
+            await self._ready()  # what its headers say is not true before
             await super().__call__(scope, receive, send)
         finally:
             await self._close()

@@ -56,6 +56,22 @@ class CacheObject:
 
 
 @dataclass(frozen=True)
+class NewCache:
+    """What a client asks to be kept."""
+
+    model: str
+    messages: tuple[Message, ...]
+    tools: tuple[Tool, ...] = ()
+    name: str = ""
+    description: str = ""
+    metadata: dict[str, str] | None = None
+    ttl_s: int | None = None
+    expired_at: int | None = None
+    tags: tuple[str, ...] = ()
+    """Names to be bound to it."""
+
+
+@dataclass(frozen=True)
 class Tag:
     """A tenant's stable name for a cache; bound to another one, it takes its users along."""
 

@@ -1,6 +1,8 @@
 """Opens the database, brings its tables up to date, and turns a full disk into our own error."""
 
+import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +18,8 @@ _MIGRATIONS = Path(__file__).parent / "migrations"
 _FULL = "disk is full"  # SQLite's words for SQLITE_FULL
 _BUSY = "database is locked"
 _THREADS = 32  # asyncio's pool has no more
-_PATIENCE_MS = 10_000  # with another process that writes
+_PATIENCE_S = 10  # with another process that writes
+_LOOK_AGAIN_S = 0.005
 
 
 class Database:
@@ -38,6 +41,8 @@ class Database:
         self._line = threading.Lock()
         self._joined = threading.local()
         sa.event.listen(self.engine, "connect", _prepare_connection)
+        with _our_errors():
+            self._writer = self.engine.connect()
         with self.begin() as connection:
             _migrate(connection)
 
@@ -75,7 +80,7 @@ class Database:
         if not self._line.acquire(blocking=wait):
             raise RegistryBusy(_HELD)
         try:
-            return Transaction(self.engine, self._line, self._joined, wait=wait)
+            return Transaction(self._writer, self._line, self._joined, wait=wait)
         except BaseException:
             self._line.release()
             raise
@@ -101,6 +106,7 @@ class Database:
         self._transaction.committed.append(tell)
 
     def close(self) -> None:
+        self._writer.close()
         self.engine.dispose()
 
     @property
@@ -112,29 +118,28 @@ class Transaction:
     """The one that writes now. Whoever has opened it finishes or closes it."""
 
     def __init__(
-        self, engine: sa.Engine, line: threading.Lock, joined: threading.local, *, wait: bool
+        self, connection: sa.Connection, line: threading.Lock, joined: threading.local, *, wait: bool
     ) -> None:
+        self.connection = connection
+        self.committed: list[Callable[[], None]] = []
         self._line = line
         self._joined = joined
-        self.committed: list[Callable[[], None]] = []
         with _our_errors():
-            self.connection = engine.connect()
-            try:
-                self._begin(wait=wait)
-            except BaseException:
-                self.connection.close()
-                raise
+            self._begin(time.monotonic() + (_PATIENCE_S if wait else 0))
 
-    def _begin(self, *, wait: bool) -> None:
-        # It takes SQLite's lock at once: what it reads from here on stays true until it writes.
-        if wait:
-            self.connection.exec_driver_sql("BEGIN IMMEDIATE")
-            return
-        self.connection.exec_driver_sql("PRAGMA busy_timeout = 0")
-        try:
-            self.connection.exec_driver_sql("BEGIN IMMEDIATE")
-        finally:
-            self.connection.exec_driver_sql(f"PRAGMA busy_timeout = {_PATIENCE_MS}")
+    def _begin(self, patient_until: float) -> None:
+        driver = self.connection.connection.driver_connection
+        assert driver is not None
+        driver.execute("PRAGMA busy_timeout = 0")  # how long to wait for other processes is said here
+        while True:
+            try:
+                # It takes SQLite's lock at once: what it reads from here on stays true till it writes.
+                driver.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as error:
+                if _BUSY not in str(error) or time.monotonic() >= patient_until:
+                    raise
+            time.sleep(_LOOK_AGAIN_S)
 
     @contextmanager
     def joined(self) -> Iterator[sa.Connection]:
@@ -159,7 +164,7 @@ class Transaction:
     def close(self) -> None:
         """Whatever is not committed is rolled back."""
         try:
-            self.connection.close()
+            self.connection.rollback()
         finally:
             self._line.release()
 
@@ -171,14 +176,15 @@ _HELD = "the registry is being written by somebody else; try again later"
 def _our_errors() -> Iterator[None]:
     try:
         yield
-    except sa.exc.DBAPIError as error:
-        if _FULL in str(error.orig):
+    except (sa.exc.DBAPIError, sqlite3.Error) as error:
+        cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+        if _FULL in str(cause):
             raise StorageFull(
                 "no room on disk for the registry: free space in the data directory"
             ) from error
-        if _BUSY in str(error.orig):
+        if _BUSY in str(cause):
             raise RegistryBusy(_HELD) from error
-        raise RegistryFailed(f"the registry cannot be used: {error.orig}") from error
+        raise RegistryFailed(f"the registry cannot be used: {cause}") from error
 
 
 def _prepare_connection(connection: Any, _record: object) -> None:
@@ -186,7 +192,7 @@ def _prepare_connection(connection: Any, _record: object) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")  # a commit survives a power cut
-    cursor.execute(f"PRAGMA busy_timeout={_PATIENCE_MS}")
+    cursor.execute(f"PRAGMA busy_timeout={1000 * _PATIENCE_S}")
     cursor.close()
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -73,11 +74,20 @@ class Ledger:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._balances: dict[tuple[str, str], int] = {}
+        """By tenant and currency, after the last change that this object made."""
 
     def post(self, lines: Iterable[Charge]) -> None:
         """Write lines in one transaction; those that are there already stay as they are."""
         with self._database.begin() as connection:
-            _post(connection, lines)
+            self._post(connection, lines)
+
+    def at_least(self, tenant: str, currency: str) -> int | None:
+        """What the balance is, or was before others topped it up; None: look. Does not block.
+
+        One process alone charges (the data directory's lock sees to it), through this object.
+        """
+        return self._balances.get((tenant, currency))
 
     def balance(self, tenant: str, currency: str) -> int:
         """Nano-units: what came in, less what was charged."""
@@ -160,7 +170,7 @@ class Ledger:
                 "until": row.expired_at,
             }
             connection.execute(insert(lives).values(life).on_conflict_do_nothing())
-            _post(connection, creation)
+            self._post(connection, creation)
 
         return step
 
@@ -169,7 +179,7 @@ class Ledger:
 
         def step(connection: sa.Connection) -> None:
             for life in _lives_of(connection, cache_id):
-                _close(connection, life, life.end(now), price)
+                self._close(connection, life, life.end(now), price)
 
         return step
 
@@ -180,9 +190,28 @@ class Ledger:
             values = {"id": cache_id, "now": now, "end": until}
             if not connection.execute(_MOVE_LIFE, values).rowcount:
                 for life in _lives_of(connection, cache_id):
-                    _close(connection, life, life.end(now), price)
+                    self._close(connection, life, life.end(now), price)
 
         return step
+
+    def _close(self, connection: sa.Connection, life: Life, ended_at: int, price: PriceLife) -> None:
+        connection.execute(lives.delete().where(lives.c.serial == life.serial))
+        self._post(connection, price(life, ended_at))
+
+    def _post(self, connection: sa.Connection, lines: Iterable[Charge]) -> None:
+        rows = [vars(line) for line in lines]
+        if not rows:
+            return
+        moved: Counter[tuple[str, str]] = Counter()
+        for tenant, currency, amount in connection.execute(_NEW_LINES, rows):
+            moved[tenant, currency] -= amount
+        for account, change in moved.items():
+            tenant, currency = account
+            values = {"tenant": tenant, "currency": currency, "balance": change}
+            balance = connection.execute(_PAY, values).scalar_one()
+            if abs(balance) > _MOST:
+                raise RegistryFailed(f"the account of {tenant} cannot hold {balance:.0f} nano-units")
+            self._database.after_commit(partial(self._balances.__setitem__, account, balance))
 
 
 def both(first: Step, second: Step | None) -> Step:
@@ -200,25 +229,6 @@ def _lives_of(connection: sa.Connection, cache_id: str) -> list[Life]:
     """The one that goes on, if there is one."""
     found = connection.execute(lives.select().where(lives.c.cache_id == cache_id)).all()
     return [Life(**row._mapping) for row in found]
-
-
-def _close(connection: sa.Connection, life: Life, ended_at: int, price: PriceLife) -> None:
-    connection.execute(lives.delete().where(lives.c.serial == life.serial))
-    _post(connection, price(life, ended_at))
-
-
-def _post(connection: sa.Connection, lines: Iterable[Charge]) -> None:
-    rows = [vars(line) for line in lines]
-    if not rows:
-        return
-    moved: Counter[tuple[str, str]] = Counter()
-    for tenant, currency, amount in connection.execute(_NEW_LINES, rows):
-        moved[tenant, currency] -= amount
-    for (tenant, currency), change in moved.items():
-        values = {"tenant": tenant, "currency": currency, "balance": change}
-        balance = connection.execute(_PAY, values).scalar_one()
-        if abs(balance) > _MOST:
-            raise RegistryFailed(f"the account of {tenant} cannot hold {balance:.0f} nano-units")
 
 
 def _balance(connection: sa.Connection, tenant: str, currency: str) -> int:

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from mooring.core.charge import Charge, ChargeKind, Life
@@ -16,7 +16,8 @@ from mooring.core.errors import InvalidRequest, MooringError, QuotaExceeded
 from mooring.core.usage import Usage
 from mooring.registry.group_commit import GroupCommit
 from mooring.registry.ledger import Ledger, Step
-from mooring.service.billing import storage_pieces
+from mooring.service.billing import StoragePiece, storage_pieces
+from mooring.service.lately import Lately
 from mooring.service.pricing import (
     NANO,
     PriceHistory,
@@ -65,8 +66,7 @@ class Charging:
         self._history = PriceHistory(((0, plan),))
         self._overdraft = overdraft
         self._clock = clock
-        self._reckoned: dict[str, tuple[float, int]] = {}
-        """By tenant: until when (monotonic) it is good enough, and what its running storage comes to."""
+        self._running_lately = Lately(self._running_amount)
 
     @property
     def plan(self) -> PricePlan:
@@ -132,7 +132,6 @@ class Charging:
         return self._ledger.moving(cache_id, until, now, self._storage)
 
     def _storage(self, life: Life, ended_at: int) -> list[Charge]:
-        pieces = storage_pieces(self._history, life.model, life.tokens, life.began_at, ended_at)
         return [
             Charge(
                 key=f"storage:{life.cache_id}:{life.serial}:{piece.first_minute}",
@@ -148,7 +147,7 @@ class Charging:
                 created_at=piece.began_at,
                 cache_id=life.cache_id,
             )
-            for piece in pieces
+            for piece in self._pieces(life, ended_at)
         ]
 
     # Chats
@@ -157,26 +156,13 @@ class Charging:
         """Raises QuotaExceeded: a prepaid balance is used up, storage that runs included."""
         if self._overdraft is None:
             return
-        balance = await asyncio.to_thread(self._lately, tenant)
-        if balance <= 0:
-            raise QuotaExceeded(
-                f"the balance is used up ({self.plan.show(balance)}): top it up to go on"
-            )
-
-    def _lately(self, tenant: str) -> int:
-        """What is available, with the storage that ran a moment ago. Blocking.
-
-        Of thousands of caches it is not added up for every chat: that would take longer than the chat
-        itself. It may take one part in fifty of the time.
-        """
-        begun = time.monotonic()
-        fresh_until, running = self._reckoned.get(tenant, (0.0, 0))
-        if begun >= fresh_until:
-            running = self._running_amount(tenant)
-            ended = time.monotonic()
-            self._reckoned[tenant] = (ended + 50 * (ended - begun), running)
-        assert self._overdraft is not None
-        return self._ledger.balance(tenant, self.plan.currency) - running + self._overdraft
+        used = await self._running_lately.get(tenant) - self._overdraft
+        known = self._ledger.at_least(tenant, self.plan.currency)
+        if known is not None and known > used:
+            return
+        left = await asyncio.to_thread(self._ledger.balance, tenant, self.plan.currency) - used
+        if left <= 0:
+            raise QuotaExceeded(f"the balance is used up ({self.plan.show(left)}): top it up to go on")
 
     async def charge(self, bill: ChatBill) -> None:
         """Write a chat's lines; returns when they are durable.
@@ -270,8 +256,17 @@ class Charging:
         return [line for life in lives for line in self._storage(life, life.end(now))]
 
     def _running_amount(self, tenant: str) -> int:
-        currency = self.plan.currency
-        return sum(line.amount for line in self.running(tenant) if line.currency == currency)
+        """The same, added up, in the plan's currency."""
+        currency, now = self.plan.currency, int(self._clock())
+        return sum(
+            life.tokens * piece.minutes * piece.unit
+            for life in self._ledger.open_lives(tenant)
+            for piece in self._pieces(life, life.end(now))
+            if piece.plan.currency == currency
+        )
+
+    def _pieces(self, life: Life, ended_at: int) -> Iterator[StoragePiece]:
+        return storage_pieces(self._history, life.model, life.tokens, life.began_at, ended_at)
 
     def _prices(self, moment: float, model: str, tokens: int) -> Prices:
         return self.plan.at(moment).prices(model, tokens)

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, replace
 
 from mooring.core.conversation import Conversation, Message, Tool
@@ -15,9 +15,9 @@ from mooring.engine.interface import (
     Generation,
     Progress,
     Sampling,
-    Source,
     Started,
 )
+from mooring.service.answer import Answer, CacheHit, DryRun
 from mooring.service.answer_format import FREE, AnswerFormat
 from mooring.service.charging import Charging, new_request_id
 from mooring.service.contexts import Contexts, OpenContext
@@ -52,48 +52,6 @@ class ChatRequest:
     cache: CacheUse | None = None
     strict: bool = False
     """A named cache that does not apply is an error, not a slower answer."""
-
-
-@dataclass(frozen=True)
-class CacheHit:
-    """What the cache did for a chat."""
-
-    cache_id: str
-    saved_tokens: int
-    expired_at: int
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A chat that has begun: its prefix is attached, its events are coming."""
-
-    id: str
-    prompt_tokens: int
-    cached_tokens: int
-    source: Source
-    hit: CacheHit | None
-    miss: Miss | None
-    """Why a named cache did not apply, or not to all it holds."""
-    limits: Mapping[str, str]
-    """What is left of the tenant's limits, as headers."""
-    events: AsyncGenerator[Event | ToolCallDelta]
-    """What follows `Started`."""
-    source_events: AsyncGenerator[Event]
-    """Where they come from."""
-
-    async def close(self) -> None:
-        """Cancel what has not ended. Closing a generator that was never begun would close no other."""
-        await self.events.aclose()
-        await self.source_events.aclose()
-
-
-@dataclass(frozen=True)
-class DryRun:
-    """What a named cache would do for a chat."""
-
-    prompt_tokens: int
-    hit: CacheHit | None
-    miss: Miss | None
 
 
 class Chat:
@@ -167,14 +125,14 @@ class Chat:
         )
         events = logged(self._engine.generate(generation), metered)
         events = charged(events, metered, self._charging, self._limiter, slot)
+        hit = renewal = None
         try:
             started = await _started(events, on_progress)
-            hit = None
             if opened is not None:
-                end = opened.cache.expired_at
                 if request.cache is not None and request.cache.reset_ttl_s is not None:
-                    end = await self._contexts.extend(opened.cache, request.cache.reset_ttl_s)
+                    renewal = self._contexts.extend(opened.cache, request.cache.reset_ttl_s)
                 if started.cached_tokens:
+                    end = opened.cache.expired_at if renewal is None else renewal.end
                     # More may have been reused; what the cache saved is what it holds, at most.
                     saved = min(started.cached_tokens, len(opened.prefix))
                     hit = CacheHit(opened.cache.id, saved, end)
@@ -191,6 +149,7 @@ class Chat:
             limits=slot.headers,
             events=self._read_calls(events, conversation, request),
             source_events=events,
+            renewal=None if renewal is None else renewal.durable,
         )
 
     def _read_calls(

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from mooring.config import CachingConfig
-from mooring.core.context import CacheObject, Page, Status, new_cache_id
-from mooring.core.conversation import Conversation, Message, Tool
+from mooring.core.context import CacheObject, NewCache, Page, Status, new_cache_id
+from mooring.core.conversation import Conversation
 from mooring.core.errors import (
-    ContextExpired,
-    ContextFailed,
     ContextNotFound,
     MooringError,
     Overloaded,
@@ -28,26 +26,10 @@ from mooring.service.limiting import Limiter
 from mooring.service.models import Models
 from mooring.service.rules import check_messages
 from mooring.service.tagging import Tagging
-from mooring.service.use import CacheUse
+from mooring.service.use import CacheUse, expired, failed
 
 _log = logging.getLogger("mooring.contexts")
 _WAITS = 3  # a cache that is updated while it is waited for becomes pending again
-
-
-@dataclass(frozen=True)
-class NewCache:
-    """What a client asks to be kept."""
-
-    model: str
-    messages: tuple[Message, ...]
-    tools: tuple[Tool, ...] = ()
-    name: str = ""
-    description: str = ""
-    metadata: dict[str, str] | None = None
-    ttl_s: int | None = None
-    expired_at: int | None = None
-    tags: tuple[str, ...] = ()
-    """Names to be bound to it."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +39,16 @@ class OpenContext:
     cache: CacheObject
     conversation: Conversation
     prefix: Prefix
+
+
+@dataclass(frozen=True)
+class Renewal:
+    """A cache is getting a new end."""
+
+    end: int
+    """Unix seconds."""
+    durable: asyncio.Task[None]
+    """Until this has ended well, nobody must be told."""
 
 
 class Contexts:
@@ -206,9 +198,9 @@ class Contexts:
         """What `open` would give, without waiting for it or changing anything. Raises as it does."""
         cache = await self.named(tenant, use)
         if cache.status is Status.INACTIVE and use.reset_ttl_s is None:
-            raise _expired(cache)
+            raise expired(cache)
         if cache.status is Status.ERROR:
-            raise _failed(cache)
+            raise failed(cache)
         return OpenContext(cache, conversation_of(cache), await self._keeper.prefix_of(cache))
 
     async def open(self, tenant: str, use: CacheUse) -> OpenContext:
@@ -223,32 +215,34 @@ class Contexts:
         cache = await self.named(tenant, use)
         if cache.status is Status.INACTIVE:
             if use.reset_ttl_s is None:
-                raise _expired(cache)
-            await self.extend(cache, use.reset_ttl_s)
+                raise expired(cache)
+            await self.extend(cache, use.reset_ttl_s).durable
         cache = await self.wait(tenant, cache.id)
         match cache.status:
             case Status.ERROR:
-                raise _failed(cache)
+                raise failed(cache)
             case Status.READY:
                 prefix = await self._keeper.prefix_of(cache)
                 return OpenContext(cache, conversation_of(cache), prefix)
             case _:
                 raise Overloaded(f"the cache {cache.id} is not ready; try again shortly")
 
-    async def extend(self, cache: CacheObject, ttl_s: int) -> int:
-        """Let a cache end `ttl_s` from now, whatever its end was; returns the new, durable end.
+    def extend(self, cache: CacheObject, ttl_s: int) -> Renewal:
+        """Begin to let a cache end `ttl_s` from now, whatever its end was. Raises InvalidRequest.
 
         If it has expired, swept or not, it is pending again and being filled.
         """
         now = int(self._clock())
         end = self._choose_end(now, ttl_s, None)
+        return Renewal(end, asyncio.create_task(self._extend(cache, end, now)))
+
+    async def _extend(self, cache: CacheObject, end: int, now: int) -> None:
         if cache.expired_at == end and cache.status is not Status.INACTIVE:
-            return end  # it is written: as if this had come before whatever has come since
+            return  # it is written: as if this had come before whatever has come since
         moved = self._charging.moved(cache.id, end, now)
         extend = partial(self._caches.extend, cache.id, end, now, moved)
         if not await self._commits.run(extend):
             await self._revive(cache, end, now, moved)
-        return end
 
     async def _revive(self, cache: CacheObject, end: int, now: int, moved: Step) -> None:
         bound = await self._bound(cache.tenant, cache.tokens)
@@ -300,20 +294,3 @@ class Contexts:
             default_ttl_s=self._config.default_ttl_s,
             max_ttl_s=self._config.max_ttl_s,
         )
-
-
-def _expired(cache: CacheObject) -> ContextExpired:
-    return ContextExpired(
-        f"the cache {cache.id} expired at {cache.expired_at}: add ;reset_ttl=<seconds> to the cache"
-        " message to revive it, or create it anew",
-        param="messages",
-    )
-
-
-def _failed(cache: CacheObject) -> ContextFailed:
-    assert cache.failure is not None
-    return ContextFailed(
-        f"the cache {cache.id} could not be made: {cache.failure.message};"
-        " delete it and create it again",
-        param="messages",
-    )

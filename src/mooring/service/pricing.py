@@ -103,9 +103,9 @@ class PriceHistory:
 
     def next_change(self, moment: int) -> int:
         """When prices may be others than they are at this moment; far away where no change is known."""
-        changes = [since for since, _ in self.plans]
-        changes += [tariff.since for tariff in self.at(moment).tariffs]
-        return min((change for change in changes if change > moment), default=_NEVER)
+        plans = (since for since, _ in self.plans if since > moment)
+        tariffs = (tariff.since for tariff in self.at(moment).tariffs if tariff.since > moment)
+        return min(min(plans, default=_NEVER), min(tariffs, default=_NEVER))
 
     def followed_by(self, plan: PricePlan, now: int) -> "PriceHistory":
         """The same, and another plan from now on, though never before the last change."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from mooring.core.context import CacheObject, Status
 from mooring.core.conversation import Message, Tool
+from mooring.core.errors import ContextExpired, ContextFailed
 from mooring.core.miss import Miss, MissReason
 
 
@@ -46,3 +47,22 @@ def find_miss(
         if index >= len(messages) or messages[index] != cached:
             return Miss(MissReason.MESSAGES_CHANGED, index)
     return None
+
+
+def expired(cache: CacheObject) -> ContextExpired:
+    """The error for a chat that names a cache past its end, and does not revive it."""
+    return ContextExpired(
+        f"the cache {cache.id} expired at {cache.expired_at}: add ;reset_ttl=<seconds> to the cache"
+        " message to revive it, or create it anew",
+        param="messages",
+    )
+
+
+def failed(cache: CacheObject) -> ContextFailed:
+    """The error for a chat that names a cache that could not be made."""
+    assert cache.failure is not None
+    return ContextFailed(
+        f"the cache {cache.id} could not be made: {cache.failure.message};"
+        " delete it and create it again",
+        param="messages",
+    )

@@ -1,0 +1,175 @@
+"""Changes that share a commit: durable before they are told, each for itself when one fails."""
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from mooring.core.errors import RegistryBusy, RegistryFailed
+from mooring.registry import database as database_module
+from mooring.registry.database import Database
+from mooring.registry.group_commit import GroupCommit
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    database = Database(tmp_path / "registry.sqlite3")
+    with database.begin() as connection:
+        connection.execute(sa.text("CREATE TABLE notes (text TEXT UNIQUE NOT NULL)"))
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def commits(database: Database) -> GroupCommit:
+    return GroupCommit(database)
+
+
+def write(database: Database, *texts: str | None) -> int:
+    with database.begin() as connection:
+        for text in texts:
+            connection.execute(sa.text("INSERT INTO notes VALUES (:text)"), {"text": text})
+    return len(texts)
+
+
+def on_disk(path: Path) -> set[str]:
+    """As another process would find it."""
+    with sqlite3.connect(path) as other:
+        return {text for (text,) in other.execute("SELECT text FROM notes")}
+
+
+def counted(database: Database) -> list[object]:
+    commits: list[object] = []
+    sa.event.listen(database.engine, "commit", commits.append)
+    return commits
+
+
+async def test_a_change_is_on_disk_when_its_caller_goes_on(database, commits, tmp_path):
+    assert await commits.run(partial(write, database, "a", "b")) == 2
+    assert on_disk(tmp_path / "registry.sqlite3") == {"a", "b"}
+
+
+async def test_changes_that_wait_together_share_a_commit(database, commits, tmp_path):
+    committed = counted(database)
+    names = [str(number) for number in range(200)]
+    await asyncio.gather(*(commits.run(partial(write, database, name)) for name in names))
+    assert on_disk(tmp_path / "registry.sqlite3") == set(names)
+    assert len(committed) <= 3
+
+
+async def test_equal_calls_of_a_group_are_made_as_one(database, commits, tmp_path):
+    calls = []
+
+    def write_all(items):
+        calls.append(len(items))
+        write(database, *items)
+
+    await asyncio.gather(*(commits.run_for(write_all, [f"a{n}", f"b{n}"]) for n in range(50)))
+    assert len(on_disk(tmp_path / "registry.sqlite3")) == 100
+    assert len(calls) <= 3
+
+
+class NotOurs(Exception):
+    """Nobody expects it."""
+
+
+async def test_one_that_fails_fails_alone_whatever_it_raises(database, commits, tmp_path):
+    def surprise() -> None:
+        write(database, "never")
+        raise NotOurs
+
+    outcomes = await asyncio.gather(
+        commits.run(partial(write, database, "a")),
+        commits.run(surprise),
+        commits.run(partial(write, database, None)),
+        commits.run_for(partial(write_items, database), ["b"]),
+        return_exceptions=True,
+    )
+    assert [type(outcome) for outcome in outcomes] == [int, NotOurs, RegistryFailed, type(None)]
+    assert on_disk(tmp_path / "registry.sqlite3") == {"a", "b"}
+    await commits.run(partial(write, database, "c"))
+    assert "c" in on_disk(tmp_path / "registry.sqlite3")
+
+
+def write_items(database: Database, items: list[str]) -> None:
+    write(database, *items)
+
+
+async def test_a_commit_that_fails_fails_all_that_share_it(database, commits, monkeypatch, tmp_path):
+    """And leaves nobody waiting, nor the database locked."""
+
+    def broken(_transaction):
+        raise NotOurs
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sa.Connection, "commit", broken)
+        outcomes = await asyncio.gather(
+            *(commits.run(partial(write, database, name)) for name in "abc"), return_exceptions=True
+        )
+    assert [type(outcome) for outcome in outcomes] == [NotOurs] * 3
+    assert on_disk(tmp_path / "registry.sqlite3") == set()
+    await commits.run(partial(write, database, "d"))
+    assert on_disk(tmp_path / "registry.sqlite3") == {"d"}
+
+
+async def test_a_change_is_made_although_its_caller_has_gone(database, commits, tmp_path):
+    task = asyncio.create_task(commits.run(partial(write, database, "a")))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await commits.close()
+    assert on_disk(tmp_path / "registry.sqlite3") == {"a"}
+
+
+async def test_another_process_that_writes_is_waited_for_without_stopping_the_loop(
+    database, commits, tmp_path
+):
+    other = sqlite3.connect(tmp_path / "registry.sqlite3", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    task = asyncio.create_task(commits.run(partial(write, database, "a")))
+    for _ in range(20):
+        await asyncio.sleep(0.005)
+    assert not task.done()
+    other.execute("COMMIT")
+    other.close()
+    await task
+    assert on_disk(tmp_path / "registry.sqlite3") == {"a"}
+
+
+async def test_another_process_that_never_ends_is_an_error_for_all(
+    database, commits, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(database_module, "_PATIENCE_S", 0.05)
+    other = sqlite3.connect(tmp_path / "registry.sqlite3", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    outcomes = await asyncio.gather(
+        *(commits.run(partial(write, database, name)) for name in "ab"), return_exceptions=True
+    )
+    assert [type(outcome) for outcome in outcomes] == [RegistryBusy] * 2
+    other.execute("ROLLBACK")
+    other.close()
+    assert await commits.run(partial(write, database, "c")) == 1
+
+
+async def test_threads_and_groups_take_turns(database, commits, tmp_path):
+    names = [f"thread-{n}" for n in range(30)]
+    threads = [threading.Thread(target=write, args=(database, name)) for name in names]
+    for thread in threads:
+        thread.start()
+    await asyncio.gather(*(commits.run(partial(write, database, f"group-{n}")) for n in range(30)))
+    for thread in threads:
+        await asyncio.to_thread(thread.join)
+    assert len(on_disk(tmp_path / "registry.sqlite3")) == 60
