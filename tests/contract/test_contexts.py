@@ -188,28 +188,6 @@ def held(part: object, method: str, *, after: bool = False) -> Iterator[Hold]:
         setattr(part, method, call)
 
 
-@asynccontextmanager
-async def unheard(part: Keeper | Contexts) -> AsyncIterator[asyncio.Event]:
-    """The part's next change is committed, which sets the event; the part hears of it at the end."""
-    commits, committed, go = part._commits, asyncio.Event(), asyncio.Event()
-
-    class Slow:
-        async def run(self, change):
-            first = not committed.is_set()
-            result = await commits.run(change)
-            committed.set()
-            if first:
-                await go.wait()
-            return result
-
-    part._commits = Slow()
-    try:
-        yield committed
-    finally:
-        part._commits = commits
-        go.set()
-
-
 def rename_table(services: Services, old: str, new: str) -> None:
     with services.database.begin() as connection:
         connection.execute(sa.text(f"ALTER TABLE {old} RENAME TO {new}"))
@@ -435,9 +413,9 @@ async def test_chat_that_revives_a_cache_is_not_disturbed_by_a_sweep_on_its_way(
         cache = await services.ready("the harbour " * 40)
         await services.ready("something else " * 10)  # takes the idle prefix out of the buffer
         services.clock.now = NOW + 100
-        async with unheard(services.contexts) as marked:
+        with held(services.caches, "expire", after=True) as marking:
             sweeping = asyncio.create_task(services.contexts.sweep())
-            await marked.wait()  # it is marked in the registry, and the sweep has not heard of it
+            await until(marking.reached.is_set)  # the registry says so; the sweep has not heard of it
             use = CacheUse(cache.id, reset_ttl_s=50)
             opening = asyncio.create_task(services.contexts.open(TENANT, use))
             await until(lambda: bool(services.keeper.fills()) or opening.done())
