@@ -7,4 +7,13 @@ check: ; $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $
 fix:   ; $(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 test:  ; $(BIN)/pytest
 serve: ; $(BIN)/mooring serve
-bench: ; $(BIN)/pip install -q -e '.[bench]' && $(BIN)/python benchmarks/ttft.py
+bench:
+	$(BIN)/pip install -q -e '.[bench]'
+	$(BIN)/python benchmarks/ttft.py
+	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/overhead.py --shape demo
+	$(BIN)/python benchmarks/sharing.py
+	$(BIN)/python benchmarks/sharing.py --shape demo --tokens 16384
+	$(BIN)/python benchmarks/turns.py
+	$(BIN)/python benchmarks/pressure.py
+	$(BIN)/python benchmarks/restart.py

@@ -1,47 +1,41 @@
 """Time to first token of one question about a long text: uncached, from each tier, and the floor.
 
-    python benchmarks/ttft.py            # 387M-shaped model, 4,096 tokens: about 8 minutes on 2 cores
+    python benchmarks/ttft.py            # 387M shape, 4,096 tokens
+    python benchmarks/ttft.py --quick    # 11M shape, 1,024 tokens
 
 Everything but the floor goes through a real `mooring serve` over HTTP: JSON in, chat template,
 tokenisation of the whole prompt, look-up, restore, prefill of the question, first token out as SSE.
 The floor is raw llama-cpp-python in this process, with the prefix already in its sequence: one
 `llama_decode` of the question's tokens and the argmax of its logits, nothing else. Floor, resident,
 RAM and disk are measured in turn, so that a drifting machine drifts for all of them.
+
+What a hit may take: resident, 1.1 floors; from RAM, the floor and twice the time that copying the
+stored bytes takes; from disk, the floor and 1.5 times what reading them takes with the page cache
+dropped. Both speeds are measured in the same run.
 """
 
 import argparse
-import json
-import os
-import platform
+import shutil
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import httpx
 import matplotlib.pyplot as plt
-import numpy as np
-from llama_cpp import llama_cpp as lib
-from rich.console import Console
-from rich.progress import Progress, track
-from rich.table import Table
+from rich.progress import track
 
-from mooring.app import bundled
-from mooring.engine.llamacpp.binding import LIBRARY_VERSION, Model
-from mooring.engine.prompt import Prompter
-from mooring.engine.template import ChatTemplate
-from mooring.testing import DEMO, HALF, ServerProcess, write_random_model
+from harness import report
+from harness.bandwidth import disk_bandwidth, drop_from_page_cache, memory_bandwidth
+from harness.floor import Raw
+from harness.models import model_file
+from harness.ours import Mooring, settings
+from harness.prompts import Message, Prompts
 
-SHAPES = {"half": HALF, "demo": DEMO}
-QUESTION = {
-    "role": "user",
-    "content": "Which error code means that the brake lining is worn to its limit?",
-}
-OTHER = {"model": "moonshot-v1", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
-RESULTS = Path(__file__).parent / "results"
+FLOOR, RESIDENT, RAM, DISK, UNCACHED = "floor", "resident", "ram", "disk", "uncached"
+_OTHER: Message = {"role": "user", "content": "Hi"}
 
 
 @dataclass(frozen=True)
@@ -51,301 +45,241 @@ class Series:
     name: str
     seconds: list[float]
     prompt_tokens_evaluated: int
+    allowed_s: float | None = None
 
     @property
     def median(self) -> float:
         return statistics.median(self.seconds)
 
 
-class Floor:
-    """Raw llama-cpp-python, its low-level API only."""
+@dataclass(frozen=True)
+class Texts:
+    """What is asked: every question but the floor's is another one, all of one length."""
 
-    def __init__(self, model_path: Path, prompt: list[int], prefix_tokens: int) -> None:
-        params = lib.llama_model_default_params()
-        params.n_gpu_layers = 0
-        self._model = lib.llama_model_load_from_file(str(model_path).encode(), params)
-        context = lib.llama_context_default_params()
-        context.n_ctx = 2 * len(prompt)
-        context.n_batch = context.n_ubatch = 512
-        context.n_seq_max = 2
-        context.n_threads = context.n_threads_batch = os.cpu_count() or 1
-        context.flash_attn_type = 0
-        context.kv_unified = True
-        self._context = lib.llama_init_from_model(self._model, context)
-        self._memory = lib.llama_get_memory(self._context)
-        self._batch = lib.llama_batch_init(512, 0, 1)
-        self._vocabulary = lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(self._model))
-        self._question = prompt[prefix_tokens:]
-        self._prefix_tokens = prefix_tokens
-        chunks = range(0, prefix_tokens, 512)
-        for start in track(chunks, "Prefilling the floor", transient=True):
-            self._decode(prompt[start : min(start + 512, prefix_tokens)], start, 0)
-
-    def measure(self) -> float:
-        """Seconds from the question's tokens to the first token of the answer."""
-        lib.llama_memory_seq_cp(self._memory, 0, 1, 0, -1)
-        begun = time.perf_counter()
-        self._decode(self._question, self._prefix_tokens, 1)
-        logits = lib.llama_get_logits_ith(self._context, len(self._question) - 1)
-        int(np.argmax(np.ctypeslib.as_array(logits, (self._vocabulary,))))
-        seconds = time.perf_counter() - begun
-        lib.llama_memory_seq_rm(self._memory, 1, -1, -1)
-        return seconds
-
-    def _decode(self, tokens: list[int], position: int, sequence: int) -> None:
-        batch = self._batch
-        batch.n_tokens = len(tokens)
-        for row, token in enumerate(tokens):
-            batch.token[row] = token
-            batch.pos[row] = position + row
-            batch.n_seq_id[row] = 1
-            batch.seq_id[row][0] = sequence
-            batch.logits[row] = row == len(tokens) - 1
-        assert lib.llama_decode(self._context, batch) == 0
-
-
-class Client:
-    """Asks the question and times the first token."""
-
-    def __init__(self, server: ServerProcess) -> None:
-        self._server = server
-        self._http = httpx.Client(base_url=server.url, timeout=None)
-        self.evaluated = 0
-
-    def measure(self, first: dict) -> float:
-        body = {
-            "model": "moonshot-v1",
-            "messages": [first, QUESTION],
-            "temperature": 0,
-            "max_tokens": 1,
-            "stream": True,
-        }
-        usage = {}
-        begun, seconds = time.perf_counter(), None
-        with self._http.stream("POST", "/v1/chat/completions", json=body) as reply:
-            for line in reply.iter_lines():
-                if not line.startswith("data: {"):
-                    continue
-                choice = json.loads(line.removeprefix("data: "))["choices"][0]
-                drawn = choice["delta"].get("content") or choice["finish_reason"]
-                if seconds is None and drawn:
-                    seconds = time.perf_counter() - begun
-                usage = choice.get("usage", usage)
-        assert seconds is not None
-        self.evaluated = usage["prompt_tokens"] - usage["cached_tokens"]
-        return seconds
-
-    def empty_the_buffer(self) -> None:
-        """Another request takes the idle prefix out of the KV buffer."""
-        self._http.post("/v1/chat/completions", json=OTHER).raise_for_status()
-
-    def create_cache(self, system: dict) -> dict:
-        body = {"model": "moonshot-v1", "messages": [system]}
-        cache = self._http.post("/v1/caching", json=body).raise_for_status().json()
-        while cache["status"] == "pending":
-            time.sleep(0.05)
-            cache = self._http.get(f"/v1/caching/{cache['id']}").json()
-        assert cache["status"] == "ready", cache
-        return {"role": "cache", "content": f"cache_id={cache['id']}"}
+    system: Message
+    others: list[Message]
+    """System messages that are not kept, for the uncached questions."""
+    questions: list[Message]
+    prompt: list[int]
+    prefix_tokens: int
+    stored_bytes: int
+    """Of the prefix's KV."""
 
 
 def main() -> None:
     arguments = parse_arguments()
-    console = Console()
+    model = model_file(arguments.shape)
+    texts = make_texts(model, arguments)
     with tempfile.TemporaryDirectory(prefix="mooring-ttft-") as directory:
         work = Path(directory)
-        model_path = make_model(work, arguments.shape)
-        system, prompt, prefix_tokens = make_prompt(model_path, arguments.tokens)
-        series = measure(work, model_path, system, prompt, prefix_tokens, arguments, console)
-    report = summarise(series, arguments, prefix_tokens, len(prompt) - prefix_tokens)
-    console.print(table(series, report))
-    write(series, report, arguments.out)
-    console.print(f"written to {arguments.out}/ttft.json and ttft.png")
+        speeds = {
+            "memory_bytes_per_s": memory_bandwidth(texts.stored_bytes),
+            "disk_bytes_per_s": disk_bandwidth(work, texts.stored_bytes),
+        }
+        series = with_bounds(measure(work, model, texts, arguments), texts, speeds)
+    figures = summarise(series, texts, speeds, arguments)
+    show(series, figures)
+    name = "ttft" + ("-quick" if arguments.quick else "")
+    plot(series, figures, arguments.out, name)
+    report.write(figures, arguments.out, name)
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--shape", choices=SHAPES, default="half")
-    parser.add_argument("--tokens", type=int, default=4096, help="length of the cached prefix")
-    parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--uncached-repeats", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    return parser.parse_args()
+    parser = report.arguments(__doc__)
+    parser.add_argument("--tokens", type=int, default=4096, help="of the cached prefix [%(default)s]")
+    parser.add_argument("--repeats", type=int, default=9, help="[%(default)s]")
+    parser.add_argument("--uncached-repeats", type=int, default=1, help="[%(default)s]")
+    parser.add_argument("--quick", action="store_true", help="11M shape, 1,024 tokens")
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.shape, arguments.tokens = "demo", 1024
+    return arguments
 
 
-def make_model(work: Path, shape: str) -> Path:
-    with Progress(transient=True) as bars:
-        bar = bars.add_task("Writing the random-weight model")
-        return write_random_model(
-            work / f"{shape}.gguf",
-            SHAPES[shape],
-            on_tensor=lambda done, total: bars.update(bar, completed=done, total=total),
+def make_texts(model: Path, arguments: argparse.Namespace) -> Texts:
+    prompts = Prompts(model)
+    system = prompts.system(arguments.tokens)
+    others = [
+        prompts.system(arguments.tokens, f"{number} other")
+        for number in range(arguments.uncached_repeats)
+    ]
+    count = 2 + arguments.uncached_repeats + 3 * arguments.repeats
+    floors_question, *questions = prompts.questions(1 + count)
+    prefix = prompts.prefix(system)
+    texts = Texts(
+        system=system,
+        others=others,
+        questions=questions,
+        prompt=prompts.render(system, floors_question),
+        prefix_tokens=len(prefix),
+        stored_bytes=len(prefix) * prompts.kv_bytes_per_token,
+    )
+    prompts.close()
+    return texts
+
+
+def measure(work: Path, model: Path, texts: Texts, arguments: argparse.Namespace) -> list[Series]:
+    questions = iter(texts.questions)
+    config = settings(engine={"threads": arguments.threads})
+    data_dir = work / "data"
+    with Mooring(data_dir, model, config) as server:
+        server.ask(_OTHER, tokens=1)  # warms up
+        report.say("Uncached")
+        uncached = [server.ask(other, next(questions), tokens=1) for other in texts.others]
+        report.say("Creating the cache")
+        cache = server.keep(texts.system)
+    report.say("Prefilling the floor")
+    floor = Raw(
+        model,
+        cells=-(-2 * len(texts.prompt) // 256) * 256,
+        threads=arguments.threads,
+        flash_attention=False,
+    )
+    floor.prefill(texts.prompt[: texts.prefix_tokens], 0)
+    rows = in_turn(work, model, texts, cache, floor, questions, arguments)
+    floor.close()
+    slow = Series(UNCACHED, [a.first_token_s for a in uncached], uncached[-1].computed_tokens)
+    return [slow, *rows]
+
+
+def in_turn(
+    work: Path,
+    model: Path,
+    texts: Texts,
+    cache: Message,
+    floor: Raw,
+    questions: Iterator[Message],
+    arguments: argparse.Namespace,
+) -> list[Series]:
+    """Floor, RAM, resident and disk, one after the other, again and again."""
+    engine = {"threads": arguments.threads}
+    # A second server needs a data directory of its own; without a RAM tier, what left the buffer
+    # comes from disk.
+    ignored = shutil.ignore_patterns("lock", "server.log")
+    shutil.copytree(work / "data", work / "data-for-disk", ignore=ignored)
+    seconds: dict[str, list[float]] = {name: [] for name in (FLOOR, RESIDENT, RAM, DISK)}
+    computed: dict[str, int] = {FLOOR: len(texts.prompt) - texts.prefix_tokens}
+    with ExitStack() as stack:
+        server = stack.enter_context(Mooring(work / "data", model, settings(engine=engine)))
+        diskless = stack.enter_context(
+            Mooring(work / "data-for-disk", model, settings(engine=engine, kvstore={"ram_bytes": 0}))
         )
 
+        def hit(name: str, asked: Mooring, prepare: Callable[[], object]) -> None:
+            prepare()
+            answer = asked.ask(cache, next(questions), tokens=1)
+            seconds[name].append(answer.first_token_s)
+            computed[name] = answer.computed_tokens
 
-def make_prompt(model_path: Path, wanted: int) -> tuple[dict, list[int], int]:
-    """A system message whose stable prefix has `wanted` tokens, give or take a few."""
-    from datetime import date
+        def leave_buffer(asked: Mooring) -> None:
+            """Another request takes the idle prefix out of the KV buffer."""
+            asked.ask(_OTHER, tokens=1)
 
-    from mooring.core.conversation import Conversation
+        def leave_memory() -> None:
+            leave_buffer(diskless)
+            drop_from_page_cache(work / "data-for-disk" / "kv")
 
-    model = Model(model_path)
-    template = ChatTemplate(model.metadata["tokenizer.chat_template"], bos="", eos="")
-    prompter = Prompter(template, model, model.trained_context_tokens)
-    text = bundled("manual.md").read_text("utf-8")
-
-    def conversation(characters: int) -> Conversation:
-        system = {"role": "system", "content": (text * (1 + characters // len(text)))[:characters]}
-        return Conversation((system,), (), date.today())
-
-    low, high = 1, 64 * wanted
-    while high - low > 1:
-        middle = (low + high) // 2
-        if len(prompter.stable_prefix(conversation(middle))) <= wanted:
-            low = middle
-        else:
-            high = middle
-    chosen = conversation(low)
-    prompt = prompter.render(chosen.followed_by((QUESTION,)))
-    prefix_tokens = len(prompter.stable_prefix(chosen))
-    model.close()
-    return dict(chosen.messages[0]), list(prompt), prefix_tokens
+        for asked in (server, diskless):
+            asked.ask(cache, next(questions), tokens=1)  # from disk into RAM and the buffer
+        for _ in track(range(arguments.repeats), "Floor, RAM, resident, disk", transient=True):
+            question = texts.prompt[texts.prefix_tokens :]
+            seconds[FLOOR].append(floor.question(texts.prefix_tokens, question))
+            hit(RAM, server, lambda: leave_buffer(server))
+            hit(RESIDENT, server, lambda: None)
+            hit(DISK, diskless, leave_memory)
+        for name, asked in ((RAM, server), (RESIDENT, server), (DISK, diskless)):
+            taken = asked.cached_from()[name]
+            assert taken >= arguments.repeats * texts.prefix_tokens, (name, asked.cached_from())
+    return [Series(name, values, computed[name]) for name, values in seconds.items()]
 
 
-def measure(
-    work: Path,
-    model_path: Path,
-    system: dict,
-    prompt: list[int],
-    prefix_tokens: int,
-    arguments: argparse.Namespace,
-    console: Console,
-) -> list[Series]:
-    floor = Floor(model_path, prompt, prefix_tokens)
-    data_dir = work / "data"
-    seconds: dict[str, list[float]] = {name: [] for name in ("uncached", "resident", "ram", "disk")}
-    evaluated: dict[str, int] = {}
-    floors: list[float] = []
-    with ServerProcess(data_dir, model_path) as server:
-        client = Client(server)
-        client.empty_the_buffer()  # warms up
-        for _ in track(range(arguments.uncached_repeats), "Uncached", transient=True):
-            seconds["uncached"].append(client.measure(system))
-        evaluated["uncached"] = client.evaluated
-        cache = client.create_cache(system)
-    # Without a RAM tier, a prefix that left the buffer comes from disk.
-    with (
-        ServerProcess(data_dir, model_path) as server,
-        ServerProcess(copy_of(data_dir), model_path, "[kvstore]\nram_bytes = 0") as diskless,
-    ):
-        client, disk_client = Client(server), Client(diskless)
-        (stored,) = (copy_of(data_dir) / "kv").glob("*/*.kv")
-
-        def from_disk() -> float:
-            disk_client.empty_the_buffer()
-            drop_from_page_cache(stored)
-            return disk_client.measure(cache)
-
-        def from_ram() -> float:
-            client.empty_the_buffer()
-            return client.measure(cache)
-
-        rounds: list[tuple[str, Callable[[], float]]] = [
-            ("ram", from_ram),
-            ("resident", lambda: client.measure(cache)),
-            ("disk", from_disk),
-        ]
-        client.measure(cache)  # from disk into RAM and the buffer
-        disk_client.measure(cache)
-        for _ in track(range(arguments.repeats), "Floor, resident, RAM, disk", transient=True):
-            floors.append(floor.measure())
-            for name, run in rounds:
-                seconds[name].append(run())
-        evaluated |= dict.fromkeys(("resident", "ram"), client.evaluated)
-        evaluated["disk"] = disk_client.evaluated
-        for source in ("resident", "ram", "disk"):
-            count = (disk_client if source == "disk" else client)._server.metric(
-                "mooring_prompt_tokens_cached_total", source=source
-            )
-            assert count >= arguments.repeats * prefix_tokens, (source, count)
-    rows = [Series(name, values, evaluated[name]) for name, values in seconds.items()]
-    return [*rows, Series("floor", floors, len(prompt) - prefix_tokens)]
-
-
-def copy_of(data_dir: Path) -> Path:
-    """A second server needs a data directory of its own; made once."""
-    import shutil
-
-    target = data_dir.with_name("data-for-disk")
-    if not target.exists():
-        shutil.copytree(data_dir, target, ignore=shutil.ignore_patterns("lock", "server.log"))
-    return target
-
-
-def drop_from_page_cache(path: Path) -> None:
-    with path.open("rb") as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+def with_bounds(series: list[Series], texts: Texts, speeds: dict[str, float]) -> list[Series]:
+    """Each hit beside what it may take."""
+    floor_s = next(row.median for row in series if row.name == FLOOR)
+    allowed = {
+        RESIDENT: 1.1 * floor_s,
+        RAM: floor_s + 2 * texts.stored_bytes / speeds["memory_bytes_per_s"],
+        DISK: floor_s + 1.5 * texts.stored_bytes / speeds["disk_bytes_per_s"],
+    }
+    return [
+        Series(row.name, row.seconds, row.prompt_tokens_evaluated, allowed.get(row.name))
+        for row in series
+    ]
 
 
 def summarise(
-    series: list[Series], arguments: argparse.Namespace, prefix_tokens: int, question_tokens: int
-) -> dict:
+    series: list[Series], texts: Texts, speeds: dict[str, float], arguments: argparse.Namespace
+) -> dict[str, Any]:
     medians = {row.name: row.median for row in series}
-    return {
-        "benchmark": "ttft",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": {"cpus": os.cpu_count(), "processor": platform.machine()},
-        "llama_cpp_python": LIBRARY_VERSION,
-        "shape": arguments.shape,
-        "prefix_tokens": prefix_tokens,
-        "question_tokens": question_tokens,
-        "series": [asdict(row) | {"median_s": row.median} for row in series],
-        "saving_percent": {
-            name: 100 * (1 - medians[name] / medians["uncached"])
-            for name in ("resident", "ram", "disk", "floor")
+    return report.describe(
+        "ttft",
+        shape=arguments.shape,
+        threads=arguments.threads,
+        prefix_tokens=texts.prefix_tokens,
+        stored_bytes=texts.stored_bytes,
+        question_tokens=len(texts.prompt) - texts.prefix_tokens,
+        **speeds,
+        series=[
+            {
+                "name": row.name,
+                "seconds": row.seconds,
+                "prompt_tokens_evaluated": row.prompt_tokens_evaluated,
+                "median_s": row.median,
+                "allowed_s": row.allowed_s,
+            }
+            for row in series
+        ],
+        saving_percent={
+            name: 100 * (1 - medians[name] / medians[UNCACHED]) for name in (RESIDENT, RAM, DISK, FLOOR)
         },
-        "over_floor": {name: medians[name] / medians["floor"] for name in ("resident", "ram", "disk")},
-    }
-
-
-def table(series: list[Series], report: dict) -> Table:
-    shown = Table(
-        title=f"TTFT, {report['shape']} shape, prefix of {report['prefix_tokens']:,} tokens,"
-        f" question of {report['question_tokens']}"
+        over_floor={name: medians[name] / medians[FLOOR] for name in (RESIDENT, RAM, DISK)},
     )
-    shown.add_column("")
-    for column in ("evaluated", "median ms", "min", "max", "saving", "over floor"):
-        shown.add_column(column, justify="right")
+
+
+def show(series: list[Series], figures: dict[str, Any]) -> None:
+    rows = []
     for row in series:
-        saving = report["saving_percent"].get(row.name)
-        ratio = report["over_floor"].get(row.name)
-        shown.add_row(
-            row.name,
-            f"{row.prompt_tokens_evaluated:,}",
-            *(f"{1000 * s:,.1f}" for s in (row.median, min(row.seconds), max(row.seconds))),
-            "" if saving is None else f"{saving:.2f} %",
-            "" if ratio is None else f"{ratio:.3f}",
+        saving = figures["saving_percent"].get(row.name)
+        ratio = figures["over_floor"].get(row.name)
+        rows.append(
+            [
+                row.name,
+                f"{row.prompt_tokens_evaluated:,}",
+                *(f"{1000 * s:,.1f}" for s in (row.median, min(row.seconds), max(row.seconds))),
+                "" if saving is None else f"{saving:.2f} %",
+                "" if ratio is None else f"{ratio:.3f}",
+                "" if row.allowed_s is None else f"{1000 * row.allowed_s:,.1f}",
+            ]
         )
-    return shown
+    report.table(
+        f"TTFT, {figures['shape']} shape, prefix of {figures['prefix_tokens']:,} tokens"
+        f" ({figures['stored_bytes'] / 1e6:.1f} MB), question of {figures['question_tokens']}",
+        ["", "evaluated", "median ms", "min", "max", "saving", "over floor", "allowed ms"],
+        rows,
+    )
+    report.console.print(
+        f"Memory copies {figures['memory_bytes_per_s'] / 1e9:.1f} GB/s,"
+        f" the disk gives {figures['disk_bytes_per_s'] / 1e9:.2f} GB/s"
+    )
 
 
-def write(series: list[Series], report: dict, out: Path) -> None:
+def plot(series: list[Series], figures: dict[str, Any], out: Path, name: str) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    (out / "ttft.json").write_text(json.dumps(report, indent=2) + "\n")
-    figure, axes = plt.subplots(figsize=(7, 3.2))
+    chart, axes = plt.subplots(figsize=(7, 3.2))
     names = [row.name for row in series]
-    bars = axes.barh(names, [1000 * row.median for row in series], color="#2a6f97")
+    colours = [report.OTHER if row.name in (FLOOR, UNCACHED) else report.OURS for row in series]
+    bars = axes.barh(names, [1000 * row.median for row in series], color=colours)
     axes.bar_label(bars, [f"{1000 * row.median:,.0f} ms" for row in series], padding=4)
     axes.set_xscale("log")
     axes.margins(x=0.2)
     axes.invert_yaxis()
     axes.set_xlabel("time to first token, median, ms (logarithmic)")
     axes.set_title(
-        f"{report['shape']} shape, {report['prefix_tokens']:,}-token prefix,"
-        f" {report['question_tokens']}-token question"
+        f"{figures['shape']} shape, {figures['prefix_tokens']:,}-token prefix,"
+        f" {figures['question_tokens']}-token question"
     )
-    figure.tight_layout()
-    figure.savefig(out / "ttft.png", dpi=120)
+    chart.tight_layout()
+    chart.savefig(out / f"{name}.png", dpi=120)
 
 
 if __name__ == "__main__":

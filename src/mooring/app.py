@@ -20,13 +20,14 @@ from mooring.config import BillingConfig, Config, ServerConfig
 from mooring.core.address import is_loopback
 from mooring.core.errors import DataDirBusy, StartRefused
 from mooring.core.limits import Limits
-from mooring.engine.interface import Engine
-from mooring.engine.llamacpp.loading import OnProgress, load_engine
+from mooring.engine.interface import Engine, OnProgress
 from mooring.engine.llamacpp.source import find_model
+from mooring.engine.process.engine import start_engine
 from mooring.extraction.extractor import Extractor
 from mooring.registry.caches import Caches
 from mooring.registry.database import Database
 from mooring.registry.files import Files
+from mooring.registry.group_commit import GroupCommit
 from mooring.registry.ledger import Ledger
 from mooring.registry.tags import Tags
 from mooring.registry.tenants import Tenants
@@ -41,7 +42,7 @@ from mooring.service.pricing import NANO, load_plans
 from mooring.service.statements import Statements
 from mooring.service.tagging import Tagging
 from mooring.service.tenants import Tenancy
-from mooring.telemetry import Metrics
+from mooring.telemetry import ServerMetrics
 
 _FORM_BYTES = 1 << 16  # what a form takes beside the file in it
 
@@ -59,7 +60,7 @@ class Services:
     files: FileStore
     chat: Chat
     models: Models
-    metrics: Metrics
+    metrics: ServerMetrics
 
 
 def bundled(asset: str) -> Path:
@@ -67,14 +68,14 @@ def bundled(asset: str) -> Path:
     return Path(str(resources.files("mooring") / "assets" / asset))
 
 
-LoadEngine = Callable[[Config, Metrics, OnProgress], Awaitable[Engine]]
+LoadEngine = Callable[[Config, ServerMetrics, OnProgress], Awaitable[Engine]]
 
 
-async def load_embedded(config: Config, metrics: Metrics, on_progress: OnProgress) -> Engine:
-    """The embedded llama.cpp over the configured model, or the bundled one. Raises StartRefused."""
+async def load_embedded(config: Config, metrics: ServerMetrics, on_progress: OnProgress) -> Engine:
+    """llama.cpp in a process of its own, over the configured model. Raises StartRefused."""
     source = config.model.source
     path = bundled("demo.gguf") if source is None else await asyncio.to_thread(find_model, source)
-    return await load_engine(
+    return await start_engine(
         path, path.stem, config.engine, config.kvstore, config.server.data_dir, metrics, on_progress
     )
 
@@ -101,7 +102,7 @@ async def run_services(
         stack.callback(database.close)
         tenancy = Tenancy(Tenants(database), config.server.api_key)
         await _refuse_open_door(config.server, tenancy)
-        metrics = Metrics()
+        metrics = ServerMetrics()
         engine = await load(config, metrics, on_progress)
         stack.push_async_callback(engine.close)
         services = _wire(stack, config, database, tenancy, engine, metrics)
@@ -119,23 +120,23 @@ def _wire(
     database: Database,
     tenancy: Tenancy,
     engine: Engine,
-    metrics: Metrics,
+    metrics: ServerMetrics,
 ) -> Services:
     """Each part gets what it needs; what has to be closed goes onto the stack."""
     models = Models(engine.model.name, config.model.aliases, int(time.time()))
-    caches, ledger = Caches(database), Ledger(database)
-    charging = make_charging(ledger, config.billing)
-    stack.push_async_callback(charging.close)
+    caches, commits = Caches(database), GroupCommit(database)
+    stack.push_async_callback(commits.close)
+    charging = make_charging(database, commits, config.billing)
     limiter = Limiter(Limits(**config.limits.model_dump()), tenancy.limits_of)
-    keeper = Keeper(engine, caches, charging)
+    keeper = Keeper(engine, caches, commits, charging)
     stack.push_async_callback(keeper.close)
     tagging = Tagging(Tags(database), caches)
-    contexts = Contexts(keeper, caches, charging, limiter, tagging, models, config.caching)
+    contexts = Contexts(keeper, caches, commits, charging, limiter, tagging, models, config.caching)
     folder = config.server.data_dir / "files"
     return Services(
         tenancy=tenancy,
         charging=charging,
-        statements=Statements(ledger, charging),
+        statements=Statements(Ledger(database), charging),
         engine=engine,
         contexts=contexts,
         tagging=tagging,
@@ -154,9 +155,9 @@ def make_http(config: Config, services: Services) -> FastAPI:
     app.add_middleware(BodyLimit, max_bytes=config.server.max_body_bytes, uploads=uploads)
     app.add_middleware(Auth, tenancy=services.tenancy, admin_key=config.server.admin_key)
     fingerprint = services.engine.model.fingerprint
+    app.include_router(openai.router(services.chat, services.models, config.chat, fingerprint))
     app.include_router(tags.router(services.tagging, services.contexts))  # before /caching/{id}
     app.include_router(caching.router(services.contexts))
-    app.include_router(openai.router(services.chat, services.models, config.chat, fingerprint))
     app.include_router(account.router(services.charging, services.statements))
     app.include_router(files.router(services.files))
     app.include_router(admin.router(services.tenancy, services.charging))
@@ -165,7 +166,7 @@ def make_http(config: Config, services: Services) -> FastAPI:
     return app
 
 
-def make_charging(ledger: Ledger, config: BillingConfig) -> Charging:
+def make_charging(database: Database, commits: GroupCommit, config: BillingConfig) -> Charging:
     """Under the configured plan. Raises StartRefused: there is no such plan."""
     plans = load_plans(config.plans)
     if config.plan not in plans:
@@ -173,7 +174,7 @@ def make_charging(ledger: Ledger, config: BillingConfig) -> Charging:
             f"billing.plan: there is no price plan {config.plan!r}; there are {', '.join(plans)}"
         )
     overdraft = int(config.overdraft * NANO) if config.prepaid else None
-    return Charging(ledger, plans[config.plan], overdraft=overdraft)
+    return Charging(Ledger(database), commits, plans[config.plan], overdraft=overdraft)
 
 
 async def _refuse_open_door(server: ServerConfig, tenancy: Tenancy) -> None:

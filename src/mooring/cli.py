@@ -108,7 +108,7 @@ def serve(
             bars.close()
             _greet(settings, services, port, is_open=await services.tenancy.is_open())
 
-        asyncio.run(http.serve(settings, on_ready, on_progress))
+        http.run(http.serve(settings, on_ready, on_progress))
     _say("Stopped; caches are kept.")
 
 

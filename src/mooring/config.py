@@ -53,8 +53,11 @@ class EngineConfig(_Part):
     """The most tokens of one request; None: as trained, as far as the cells reach."""
     cells: int | None = Field(None, ge=128)
     """Tokens in the KV buffer, all requests together; None: two contexts, in a quarter of the RAM."""
-    sequences: int = Field(64, ge=2, le=256)
-    """Answers that can run at once, resident prefixes included."""
+    sequences: int = Field(64, ge=2, le=255)
+    """Answers that can run at once, and prefixes being computed."""
+    automatic_reuse: bool = True
+    """Every prompt and answer is kept as long as there is room, for what begins the same and is of the
+    same tenant. Off: only caches that were created are reused."""
     batch_tokens: int = Field(512, ge=32, le=4096)
     """The most tokens of one step: how long a long prompt delays a running answer."""
     kv_type: Literal["f32", "f16", "bf16", "q8_0"] = "f16"

@@ -7,6 +7,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -49,7 +50,14 @@ async def run_demo(model: str | None, count: int, console: Console) -> None:
         entry["question"] for entry in json.loads(bundled("questions.json").read_text("utf-8"))
     ][:count]
     with tempfile.TemporaryDirectory(prefix="mooring-demo-") as directory:
-        config = load_config(None, {"server": {"data_dir": Path(directory)}, "model": {"source": model}})
+        overrides: dict[str, dict[str, Any]] = {
+            "server": {"data_dir": Path(directory)},
+            "model": {"source": model},
+            "engine": {
+                "automatic_reuse": False
+            },  # else the questions without a cache would share it, too
+        }
+        config = load_config(None, overrides)
         with ExitStack() as bars:
             on_progress = bars.enter_context(loading_bar(console))
             async with run_services(config, on_progress) as services:

@@ -13,7 +13,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from mooring.engine.llamacpp.loading import OnProgress
+from mooring.engine.interface import OnProgress
 
 
 def make_bars(console: Console) -> Progress:

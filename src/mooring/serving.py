@@ -3,15 +3,17 @@
 import asyncio
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import uvicorn
+import uvloop
 
 from mooring.app import LoadEngine, Services, load_embedded, make_http, run_services
 from mooring.config import Config
 from mooring.core.errors import StartRefused
-from mooring.engine.llamacpp.loading import OnProgress
+from mooring.engine.interface import OnProgress
 
 _GRACE_S = 5
 _WAITING_CONNECTIONS = 2048
@@ -22,6 +24,12 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave signals to us: uvicorn would end the process before the engine is closed."""
         yield
+
+
+def run(server: Coroutine[Any, Any, None]) -> None:
+    """`serve`, from start to end, on uvloop's event loop."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(server)
 
 
 async def serve(

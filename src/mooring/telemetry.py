@@ -4,10 +4,11 @@ import logging
 import sys
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client.registry import Collector
 
 
 class Metrics:
-    """All of Mooring's metrics, in a registry of their own: two servers in a process do not mix."""
+    """An engine's metrics, in a registry of their own: two engines in a process do not mix."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -37,15 +38,34 @@ class Metrics:
             "Kept prefixes that a request found gone and that were computed again",
             registry=self.registry,
         )
-        self.queued_requests = Gauge(
-            "mooring_requests_queued", "Requests waiting for room", registry=self.registry
+        self.compactions = Counter(
+            "mooring_kv_compactions",
+            "Times that everything in the KV buffer was moved to its lowest cells",
+            registry=self.registry,
         )
-        self.running_requests = Gauge(
-            "mooring_requests_running", "Requests in the engine", registry=self.registry
+        self.queued_requests = self._gauge("mooring_requests_queued", "Requests waiting for room")
+        self.running_requests = self._gauge("mooring_requests_running", "Requests in the engine")
+        self.cells_used = self._gauge("mooring_kv_cells_used", "KV cells reserved, of the buffer's")
+
+    def _gauge(self, name: str, what: str) -> Gauge:
+        """One that ends with its process, when another process shows it."""
+        return Gauge(name, what, registry=self.registry, multiprocess_mode="livesum")
+
+
+class ServerMetrics:
+    """All that /metrics shows: the server's own, and those of its engine, wherever that runs."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.engine_restarts = Counter(
+            "mooring_engine_restarts",
+            "Engine processes that were started in place of one that had ended",
+            registry=self.registry,
         )
-        self.cells_used = Gauge(
-            "mooring_kv_cells_used", "KV cells reserved, of the buffer's", registry=self.registry
-        )
+
+    def show(self, collector: Collector) -> None:
+        """Show the engine's too; an engine in this process has them in its `Metrics.registry`."""
+        self.registry.register(collector)
 
     def render(self) -> bytes:
         """The text exposition format of Prometheus."""

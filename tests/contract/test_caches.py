@@ -285,7 +285,7 @@ def test_settling_an_unknown_cache_changes_nothing(caches):
 
 def test_extended_cache_has_a_new_end_and_nothing_else(caches):
     insert(caches, "cache-1", "cache-2")
-    assert caches.extend("cache-1", NOW + 5, NOW) == make_cache("cache-1", expired_at=NOW + 5)
+    assert caches.revive("cache-1", NOW + 5, NOW) == make_cache("cache-1", expired_at=NOW + 5)
     assert caches.get("default", "cache-1") == make_cache("cache-1", expired_at=NOW + 5)
     assert caches.get("default", "cache-2") == make_cache("cache-2")
 
@@ -294,39 +294,52 @@ def test_extended_cache_has_a_new_end_and_nothing_else(caches):
 def test_extended_cache_that_is_not_over_keeps_its_status(caches, status):
     fields = {"status": status, "failure": Failure("server_error", "once")}
     insert(caches, "cache-1", **fields)
-    caches.extend("cache-1", NOW + 9000, NOW + 3599)
+    caches.revive("cache-1", NOW + 9000, NOW + 3599)
     assert caches.get("default", "cache-1") == make_cache(expired_at=NOW + 9000, **fields)
 
 
 def test_extended_cache_that_was_inactive_is_pending_with_a_new_end(caches):
     insert(caches, "cache-1", status=Status.INACTIVE)
-    caches.extend("cache-1", NOW + 9000, NOW)
+    caches.revive("cache-1", NOW + 9000, NOW)
     assert caches.get("default", "cache-1") == make_cache(expired_at=NOW + 9000)
 
 
 @pytest.mark.parametrize("status", [Status.PENDING, Status.READY, Status.ERROR])
 def test_extended_cache_that_no_sweep_has_seen_past_its_end_is_pending(caches, status):
     insert(caches, "cache-1", status=status, failure=Failure("server_error", "once"))
-    revived = caches.extend("cache-1", NOW + 9000, NOW + 3600)
+    revived = caches.revive("cache-1", NOW + 9000, NOW + 3600)
     assert revived == caches.get("default", "cache-1") == make_cache(expired_at=NOW + 9000)
 
 
 def test_extended_cache_that_was_over_has_no_failure_any_more(caches):
     insert(caches, "cache-1", status=Status.INACTIVE, failure=Failure("server_error", "once"))
-    caches.extend("cache-1", NOW + 9000, NOW)
+    caches.revive("cache-1", NOW + 9000, NOW)
     assert caches.get("default", "cache-1").failure is None
 
 
 def test_extended_cache_that_was_over_settles_again(caches):
     insert(caches, "cache-1", status=Status.INACTIVE)
-    caches.extend("cache-1", NOW + 9000, NOW)
+    caches.revive("cache-1", NOW + 9000, NOW)
     caches.settle("cache-1", Status.READY)
     assert caches.get("default", "cache-1").status is Status.READY
 
 
+def test_a_live_cache_is_extended_and_one_that_is_over_is_not(caches):
+    insert(caches, "cache-1", status=Status.READY)
+    insert(caches, "cache-2", status=Status.INACTIVE)
+    steps = []
+    assert caches.extend("cache-1", NOW + 9000, NOW + 3599, steps.append)
+    assert not caches.extend("cache-1", NOW + 9999, NOW + 9000, steps.append)
+    assert not caches.extend("cache-2", NOW + 9000, NOW, steps.append)
+    assert not caches.extend("cache-3", NOW + 9000, NOW, steps.append)
+    assert caches.get("default", "cache-1") == make_cache(expired_at=NOW + 9000, status=Status.READY)
+    assert caches.get("default", "cache-2").status is Status.INACTIVE
+    assert len(steps) == 1, "what costs nothing is not charged"
+
+
 def test_extending_a_cache_that_is_gone_changes_nothing(caches):
     insert(caches, "cache-1")
-    assert caches.extend("cache-2", NOW + 5, NOW) is None
+    assert caches.revive("cache-2", NOW + 5, NOW) is None
     assert listed(caches) == ["cache-1"]
     assert caches.get("default", "cache-1") == make_cache("cache-1")
 
@@ -336,7 +349,7 @@ def test_extending_and_expiring_at_once_leaves_every_cache_with_its_new_life(cac
     insert(caches, *names, status=Status.READY, expired_at=NOW)
     with ThreadPoolExecutor(4) as threads:
         sweeps = [threads.submit(caches.expire, NOW) for _ in range(8)]
-        extended = list(threads.map(lambda name: caches.extend(name, NOW + 9, NOW), names))
+        extended = list(threads.map(lambda name: caches.revive(name, NOW + 9, NOW), names))
         swept = [cache.id for sweep in sweeps for cache in sweep.result()]
     assert {cache.status for cache in extended} == {Status.PENDING}
     assert sorted(ids(caches.pending())) == sorted(names)
@@ -390,7 +403,7 @@ def test_expire_takes_the_caches_of_all_tenants(caches):
 def test_expire_takes_a_revived_cache_again(caches):
     insert(caches, "cache-1", expired_at=NOW)
     caches.expire(NOW)
-    caches.extend("cache-1", NOW + 10, NOW)
+    caches.revive("cache-1", NOW + 10, NOW)
     assert ids(caches.expire(NOW + 9)) == []
     assert ids(caches.expire(NOW + 10)) == ["cache-1"]
 

@@ -33,6 +33,7 @@ from mooring.engine.llamacpp.engine import LlamaEngine
 from mooring.engine.llamacpp.loading import load_engine
 from mooring.registry.caches import Caches
 from mooring.registry.database import Database
+from mooring.registry.group_commit import GroupCommit
 from mooring.registry.ledger import Ledger
 from mooring.registry.tags import Tags
 from mooring.service.charging import Charging
@@ -126,14 +127,14 @@ async def serving(
         model, "tiny", engine_config, KvStoreConfig(ram_bytes=0), data_dir, Metrics()
     )
     caches, models = Caches(database), Models("tiny", ("alias",), NOW)
-    ledger = Ledger(database)
+    ledger, commits = Ledger(database), GroupCommit(database)
     plan = load_plans({})["dollar-2025"]
-    charging = Charging(ledger, plan, overdraft=overdraft, clock=clock)
-    keeper = Keeper(engine, caches, charging)
+    charging = Charging(ledger, commits, plan, overdraft=overdraft, clock=clock)
+    keeper = Keeper(engine, caches, commits, charging)
     limiter = Limiter(Limits(), no_own_limits)
     tagging = Tagging(Tags(database), caches, clock)
     caching = CachingConfig(sweep_interval_s=0.01)
-    contexts = Contexts(keeper, caches, charging, limiter, tagging, models, caching, clock)
+    contexts = Contexts(keeper, caches, commits, charging, limiter, tagging, models, caching, clock)
     chat = Chat(engine, contexts, models, charging, limiter, clock)
     try:
         async with asyncio.timeout(HANG_S):
@@ -142,6 +143,7 @@ async def serving(
     finally:
         await keeper.close()
         await engine.close()
+        await commits.close()
         database.close()
 
 

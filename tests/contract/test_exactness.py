@@ -97,7 +97,7 @@ async def ask(
 
 def wait_until_in_ram(engine: LlamaEngine, prefix: Prefix) -> None:
     """What was read from disk is copied into RAM a moment later."""
-    while engine._store._ram.get(prefix.id) is None:
+    while any(block.tier != "ram" for block in engine._store.match("tenant", prefix.label).blocks):
         time.sleep(0.01)
 
 

@@ -18,6 +18,7 @@ from mooring.core.errors import MooringError, RegistryFailed
 from mooring.core.usage import Usage
 from mooring.registry.caches import Caches
 from mooring.registry.database import Database
+from mooring.registry.group_commit import GroupCommit
 from mooring.registry.ledger import Ledger
 from mooring.service.charging import Charging, ChatBill
 from mooring.service.pricing import PricePlan, Prices, Tariff, load_plans
@@ -100,7 +101,8 @@ class Histories(RuleBasedStateMachine):
 
     def start_with(self, plan: PricePlan) -> Charging:
         """As a server does whose configuration names this plan."""
-        charging = Charging(self.ledger, plan, clock=lambda: self.now)
+        commits = GroupCommit(self.database)
+        charging = Charging(self.ledger, commits, plan, clock=lambda: self.now)
         charging.put_in_force()
         return charging
 
@@ -145,10 +147,12 @@ class Histories(RuleBasedStateMachine):
         kept = self.kept[data.draw(st.sampled_from(sorted(self.kept)))]
         end = self.now + ttl
         moved = self.charging.moved(kept.id, end, self.now)
-        changed = self.caches.extend(kept.id, end, self.now, moved)
-        assert changed is not None
+        revived = None
+        if not self.caches.extend(kept.id, end, self.now, moved):
+            revived = self.caches.revive(kept.id, end, self.now, moved)
+            assert revived is not None
         self._moved(kept, end)
-        if changed.status is Status.PENDING:
+        if revived is not None and revived.status is Status.PENDING:
             self.settle(kept.id, kept.tenant, kept.tokens)
             if kept.began is None:
                 kept.began = self.now
@@ -282,12 +286,16 @@ def test_lines_of_a_transaction_that_fails_are_not_there(database: Database):
 def test_a_cache_at_its_very_end_never_stays_ready_without_a_life(database: Database):
     """The clock's second passes between the cache's change and the life's."""
     now = NOW
-    caches, charging = Caches(database), Charging(Ledger(database), PLAN, clock=lambda: now)
+    caches, charging = (
+        Caches(database),
+        Charging(Ledger(database), GroupCommit(database), PLAN, clock=lambda: now),
+    )
     end = NOW + 100
     caches.insert(CacheObject("c", "north", "m", (), (), "", "", None, NOW, end, Status.PENDING, 5, "p"))
     caches.settle("c", Status.READY, None, charging.ready("c", "north", "m", 5))
     read, now = end - 1, end
-    kept = caches.extend("c", end + 100, read, charging.moved("c", end + 100, read))
+    assert caches.extend("c", end + 100, read, charging.moved("c", end + 100, read))
+    kept = caches.get("north", "c")
     assert kept is not None
     assert (kept.status, len(Ledger(database).open_lives())) == (Status.READY, 1)
 
@@ -295,21 +303,21 @@ def test_a_cache_at_its_very_end_never_stays_ready_without_a_life(database: Data
 def test_chats_that_end_together_share_a_transaction(database: Database):
     async def run() -> int:
         ledger = Ledger(database)
-        charging = Charging(ledger, PLAN)
-        posts, post = [], ledger.post
-        ledger.post = lambda lines: (posts.append(1), post(lines))  # type: ignore[method-assign]
+        charging = Charging(ledger, GroupCommit(database), PLAN)
+        commits: list[object] = []
+        sa.event.listen(database.engine, "commit", commits.append)
         usage = Usage(10, 0, 5)
         bills = [ChatBill(f"chatcmpl-{n}", "north", "m", usage, None, None) for n in range(100)]
         await asyncio.gather(*map(charging.charge, bills))
         assert len(ledger.lines("north")) == 200
-        return len(posts)
+        return len(commits)
 
     assert asyncio.run(run()) <= 3
 
 
 def test_what_costs_nothing_is_not_refused_when_it_cannot_be_metered(database: Database):
     async def run() -> None:
-        charging = Charging(Ledger(database), load_plans({})["free"])
+        charging = Charging(Ledger(database), GroupCommit(database), load_plans({})["free"])
         with database.begin() as connection:
             connection.execute(sa.text("ALTER TABLE charges RENAME TO hidden"))
         await charging.charge(ChatBill("chatcmpl-1", "north", "m", Usage(10, 0, 5), None, None))
@@ -321,7 +329,9 @@ def test_an_amount_that_no_account_can_hold_fails_its_chat_and_no_other(database
     async def run() -> None:
         ledger = Ledger(database)
         dear = Prices(input=2**62, cached_input=0, output=0, creation=0, storage_minute=0, call=0)
-        charging = Charging(ledger, PricePlan("dear", "XXX", 2, (Tariff(0, (("any", dear),)),)))
+        charging = Charging(
+            ledger, GroupCommit(database), PricePlan("dear", "XXX", 2, (Tariff(0, (("any", dear),)),))
+        )
         for prompt_tokens in (3, 1):
             bill = ChatBill(
                 f"chatcmpl-{prompt_tokens}", "north", "m", Usage(prompt_tokens, 0, 0), None, None
@@ -338,7 +348,7 @@ def test_an_amount_that_no_account_can_hold_fails_its_chat_and_no_other(database
 
 def test_a_ledger_that_cannot_be_written_fails_every_chat_that_waits(database: Database):
     async def run() -> None:
-        charging = Charging(Ledger(database), PLAN)
+        charging = Charging(Ledger(database), GroupCommit(database), PLAN)
         with database.begin() as connection:
             connection.execute(sa.text("ALTER TABLE charges RENAME TO hidden"))
         bill = ChatBill("chatcmpl-1", "north", "m", Usage(10, 0, 5), None, None)

@@ -6,6 +6,7 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
+from settings import NAMED_ONLY
 
 from mooring.testing import ServerProcess
 
@@ -13,7 +14,7 @@ from mooring.testing import ServerProcess
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[ServerProcess]:
     """A server over the tiny model. Tests that stop, break or fill one start their own."""
-    with ServerProcess(tmp_path_factory.mktemp("server"), tiny_model) as running:
+    with ServerProcess(tmp_path_factory.mktemp("server"), tiny_model, NAMED_ONLY) as running:
         yield running
 
 

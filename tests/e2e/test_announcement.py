@@ -173,7 +173,7 @@ def test_an_expired_cache_is_refused_and_revived_by_a_new_ttl(
 def test_deleting_one_of_two_equal_caches_keeps_the_other(
     server: ServerProcess, http: httpx.Client, sdk: openai.OpenAI
 ) -> None:
-    fields = {"messages": [{"role": "system", "content": SYSTEM + " Twice."}]}
+    fields = {"messages": [{"role": "system", "content": "Twice, then. " + SYSTEM}]}
     before = server.metric("mooring_prompt_tokens_evaluated_total", purpose="prefix")
     first, second = (create_cache(server, **fields) for _ in range(2))
     assert [wait_until_ready(server, one)["status"] for one in (first, second)] == ["ready"] * 2
@@ -214,7 +214,7 @@ def test_many_chats_for_a_pending_cache_wait_for_one_prefill(
 ) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
-    long = [{"role": "system", "content": SYSTEM + " " + " ".join(f"Herd {n}." for n in range(900))}]
+    long = [{"role": "system", "content": " ".join(f"Herd {n}." for n in range(900))}]
     before = server.metric("mooring_prompt_tokens_evaluated_total", purpose="prefix")
     cache = create_cache(server, messages=long)
 

@@ -15,6 +15,7 @@ import httpx
 import openai
 import pytest
 import sqlalchemy as sa
+from settings import NAMED_ONLY
 
 from mooring.core.charge import ChargeKind
 from mooring.registry.database import Database
@@ -22,7 +23,7 @@ from mooring.registry.ledger import Ledger
 from mooring.registry.schema import accounts, caches, charges
 from mooring.testing import ServerProcess
 
-DOLLARS = '[billing]\nplan = "dollar-2025"\n[caching]\nsweep_interval_s = 0.1\n'
+DOLLARS = '[billing]\nplan = "dollar-2025"\n[caching]\nsweep_interval_s = 0.1\n' + NAMED_ONLY
 PREPAID = DOLLARS.replace('"\n[', '"\nprepaid = true\n[', 1)
 USER = {"role": "user", "content": "Is the quay clear?"}
 SYSTEM = {"role": "system", "content": "Keep the quay clear at all hours. " * 10}

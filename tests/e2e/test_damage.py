@@ -1,12 +1,15 @@
 """A damaged KV file is noticed before llama.cpp sees it, computed again, and counted."""
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
+from settings import NAMED_ONLY
 
+from mooring.kvstore.match import BLOCK_TOKENS
 from mooring.testing import ServerProcess
 
 SYSTEM = " ".join(f"Buoy {n} lies at {n * 13 % 180} degrees." for n in range(100))
@@ -34,8 +37,8 @@ def empty_it(path: Path) -> None:
     path.write_bytes(b"")
 
 
-def put_another_prefix_there(path: Path) -> None:
-    other = next(other for other in path.parents[1].glob("*/*.kv") if other != path)
+def put_another_block_there(path: Path) -> None:
+    other = next(other for other in path.parent.glob("*.kv") if other != path)
     path.write_bytes(other.read_bytes())
 
 
@@ -54,31 +57,42 @@ def remove_it(path: Path) -> None:
         (break_the_description, "corrupt"),
         (cut_it_short, "truncated"),
         (empty_it, "truncated"),
-        (put_another_prefix_there, "foreign"),
+        (put_another_block_there, "foreign"),
         (put_something_else_there, "foreign"),
-        (remove_it, None),
+        (remove_it, None),  # the start sees that
     ],
 )
 def test_damaged_bytes_are_computed_again_once(
     damage: Callable[[Path], None], reason: str | None, tmp_path: Path, tiny_model: Path
 ) -> None:
-    with ServerProcess(tmp_path, tiny_model) as server:
+    """The second block of several: the first is still used, those behind it are of no use without it."""
+    with ServerProcess(tmp_path, tiny_model, NAMED_ONLY) as server:
         cache = create(server, SYSTEM)
-        (stored,) = (tmp_path / "kv").glob("*/*.kv")
-        create(server, SYSTEM + " And no other.")
-    damage(stored)
-    with ServerProcess(tmp_path, tiny_model) as server:
-        first, second = (ask_cache(server, cache) for _ in range(2))
-        whole = ask(server, {"role": "system", "content": SYSTEM})
-        assert first["usage"]["cached_tokens"] == 0  # computed for this request, and said so
+    damage(second_block(tmp_path / "kv" / "blocks"))
+    with ServerProcess(tmp_path, tiny_model, NAMED_ONLY) as server:
+        first = ask_cache(server, cache)
+        assert first["usage"]["cached_tokens"] == BLOCK_TOKENS  # the rest was computed, and it says so
+        second = ask_cache(server, cache)
         assert second["usage"]["cached_tokens"] == cache["tokens"]
+        whole = ask(server, {"role": "system", "content": SYSTEM})
         for answer in (first, second):
             assert answer["choices"][0]["message"] == whole["choices"][0]["message"]
         assert server.metric("mooring_prefix_recomputed_total") == 1
         if reason is not None:
             assert server.metric("mooring_kv_rejected_total", reason=reason) == 1
-    with ServerProcess(tmp_path, tiny_model) as server:  # it was saved again
+    with ServerProcess(tmp_path, tiny_model, NAMED_ONLY) as server:  # it was saved again
         assert ask_cache(server, cache)["usage"]["cached_tokens"] == cache["tokens"]
+
+
+def second_block(folder: Path) -> Path:
+    """The file of the block behind the first one, by what the files say of themselves."""
+    described = {
+        path: json.loads(path.read_bytes()[24:4096].rstrip(b"\x00")) for path in folder.glob("*.kv")
+    }
+    keys = {each["key"] for each in described.values()}
+    (first,) = (each["key"] for each in described.values() if each["parent"] not in keys)
+    (second,) = (path for path, each in described.items() if each["parent"] == first)
+    return second
 
 
 def create(server: ServerProcess, system: str) -> dict:

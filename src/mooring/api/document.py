@@ -16,6 +16,7 @@ _ERRORS = {
     409: "The named cache does not apply to a strict request.",
     429: "Too much at once, or a quota is used up.",
     500: "The server failed; its log says how.",
+    503: "The engine has ended and is starting again; `Retry-After` says when to ask again.",
 }
 
 

@@ -32,10 +32,13 @@ _TABLE: list[tuple[type[Exception], tuple[int, str, str | None]]] = [
     (errors.QuotaExceeded, (429, "exceeded_current_quota_error", "insufficient_quota")),
     (errors.StorageFull, (429, "engine_overloaded_error", "storage_full")),
     (errors.Overloaded, (429, "engine_overloaded_error", None)),
+    (errors.EngineLost, (503, "server_error", "engine_restarted")),
+    (errors.EngineUnavailable, (503, "server_error", "engine_unavailable")),
     (Exception, (500, "server_error", None)),
 ]
 MISS_HEADER = "X-Context-Cache-Miss"
-_RETRY_AFTER_S = {"storage_full": "30", None: "1"}
+_RETRY_AFTER_S = {"storage_full": "30", "engine_restarted": "1", "engine_unavailable": "10", None: "1"}
+_WAITING_HELPS = (429, 503)
 """By code; there is no waiting for a quota."""
 _HTTP_TYPES = {404: "resource_not_found_error", 405: "invalid_request_error"}
 
@@ -71,7 +74,9 @@ def _body(kind: str, message: str, code: str | None, param: str | None) -> dict[
 
 async def _on_our_error(_: Request, error: Exception) -> JSONResponse:
     status, _kind, code = _row(error)
-    headers = {"Retry-After": _RETRY_AFTER_S[code]} if status == 429 and code in _RETRY_AFTER_S else {}
+    headers = {}
+    if status in _WAITING_HELPS and code in _RETRY_AFTER_S:
+        headers["Retry-After"] = _RETRY_AFTER_S[code]
     if isinstance(error, errors.RateLimited):
         headers |= error.headers | {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
     if (miss := _miss_of(error)) is not None:

@@ -132,19 +132,23 @@ def router(
         if asked.cache is not None and asked.cache.dry_run:
             run = await chat.dry_run(tenant, asked)
             return JSONResponse(dry_completion(envelope, run), headers=cache_headers(run))
-        try:
-            answer = await until_gone(request, chat.begin(tenant, asked))
+        usage = bool(body.stream_options and body.stream_options.include_usage)
+
+        async def reply() -> Response:
+            answer = await chat.begin(tenant, asked)
             headers = cache_headers(answer) | dict(answer.limits)
-            envelope = replace(envelope, id=answer.id)
+            named = replace(envelope, id=answer.id)
             if body.stream:
-                usage = bool(body.stream_options and body.stream_options.include_usage)
-                stream = chunks(envelope, answer, choices, include_usage=usage)
+                stream = chunks(named, answer, choices, include_usage=usage)
                 return EventStream(stream, answer.close, headers)
             try:
-                whole = await until_gone(request, collect(envelope, answer.events, choices))
+                whole = await collect(named, answer.events, choices)
             finally:
                 await answer.close()
             return JSONResponse(whole, headers=headers)
+
+        try:
+            return await until_gone(request, reply())
         except ClientGone:
             _log.info("client_closed_request path=%s", request.url.path)
             return Response(status_code=_CLIENT_CLOSED_REQUEST)

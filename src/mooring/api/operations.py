@@ -7,10 +7,10 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from mooring.api.replies import HealthReply
 from mooring.engine.interface import Engine
-from mooring.telemetry import Metrics
+from mooring.telemetry import ServerMetrics
 
 
-def router(engine: Engine, metrics: Metrics) -> APIRouter:
+def router(engine: Engine, metrics: ServerMetrics) -> APIRouter:
     routes = APIRouter(tags=["operations"])
 
     @routes.get(
@@ -19,7 +19,7 @@ def router(engine: Engine, metrics: Metrics) -> APIRouter:
         responses={200: {"model": HealthReply}, 503: {"model": HealthReply}},
     )
     async def health() -> JSONResponse:
-        """200 while the engine can serve, 503 once it cannot."""
+        """200 while the engine can serve or is starting again, 503 when it cannot be started."""
         failure = engine.failure
         body: dict[str, Any] = {"status": "ok" if failure is None else "failed"}
         if failure is not None:

@@ -21,6 +21,7 @@ from mooring.core.charge import ChargeKind, Grouping
 from mooring.core.errors import InvalidRequest
 from mooring.core.tenant import DEFAULT_TENANT
 from mooring.registry.database import Database
+from mooring.registry.group_commit import GroupCommit
 from mooring.registry.ledger import Ledger
 from mooring.service.pricing import NANO, PricePlan
 from mooring.service.statements import Statements, UsageRow
@@ -56,10 +57,9 @@ def bill(
     since, before = period(_day(from_), _day(to))
 
     async def read(database: Database) -> tuple[PricePlan, list[UsageRow]]:
-        ledger = Ledger(database)
-        charging = make_charging(ledger, settings.billing)
+        charging = make_charging(database, GroupCommit(database), settings.billing)
         charging.recall()
-        rows = await Statements(ledger, charging).usage(tenant, by, since=since, before=before)
+        rows = await Statements(Ledger(database), charging).usage(tenant, by, since=since, before=before)
         return charging.plan, rows
 
     plan, rows = on_registry(settings, read)
@@ -81,7 +81,7 @@ def top_up(
         raise InvalidRequest(f"amount: {amount!r} is no amount", param="amount") from error
 
     async def pay(database: Database) -> str:
-        charging = make_charging(Ledger(database), settings.billing)
+        charging = make_charging(database, GroupCommit(database), settings.billing)
         charging.recall()
         await charging.top_up(tenant, nano, reference)
         return charging.plan.show(await charging.balance(tenant))

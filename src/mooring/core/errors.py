@@ -22,7 +22,10 @@ MooringError
 ├── Overloaded                try again later
 │   └── StorageFull           the disk cannot hold what should be kept
 ├── EngineFailed              the engine broke while serving the request
+│   ├── EngineLost            its process ended under the request; the next one may succeed
+│   └── EngineUnavailable     its process cannot be started, for now
 ├── RegistryFailed            the database cannot be used
+│   └── RegistryBusy          another process holds it
 └── StartRefused              the server must not start like this
     ├── ModelUnreadable       the model file is missing, broken or of a family we do not serve
     └── DataDirBusy           another server works in this data directory
@@ -161,8 +164,20 @@ class EngineFailed(MooringError):
     """The native library returned an error, or the decode thread ended."""
 
 
+class EngineLost(EngineFailed):
+    """The engine's process ended under the request; the same request may succeed."""
+
+
+class EngineUnavailable(EngineFailed):
+    """The engine's process could not be started several times; it is tried again."""
+
+
 class RegistryFailed(MooringError):
     """The database returned an error; nothing of the transaction remains."""
+
+
+class RegistryBusy(RegistryFailed):
+    """Another process has been writing to the database for too long."""
 
 
 class StartRefused(MooringError):

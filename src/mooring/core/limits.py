@@ -1,5 +1,6 @@
 """How much a tenant may use. None sets no bound."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 
@@ -20,7 +21,7 @@ class Limits:
     context_tokens: int | None = None
     """Of one prompt, and of one cache."""
 
-    def overridden(self, own: dict[str, int]) -> "Limits":
+    def overridden(self, own: Mapping[str, int]) -> "Limits":
         """These, but for what a tenant has of its own; 0 there means no bound."""
         ours = {field.name: getattr(self, field.name) for field in fields(self)}
         return Limits(**ours | {name: value or None for name, value in own.items()})

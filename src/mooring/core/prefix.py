@@ -1,8 +1,10 @@
 """A token prefix and its identity."""
 
 import hashlib
+import struct
 import sys
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -29,8 +31,13 @@ class Prefix:
         digest = hashlib.blake2b(digest_size=32)
         digest.update(len(self.scope).to_bytes(4, "little"))
         digest.update(self.scope.encode())
-        digest.update(array("i", self.tokens).tobytes())
+        digest.update(self.label)
         return digest.hexdigest()
+
+    @cached_property
+    def label(self) -> bytes:
+        """The tokens, packed."""
+        return pack(self.tokens)
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -51,12 +58,16 @@ def common_length(a: Tokens, b: Tokens) -> int:
     return low
 
 
-def pack(tokens: Tokens) -> bytes:
+def pack(tokens: Sequence[int]) -> bytes:
     """Tokens as little-endian int32, 4 bytes each: the form that the KV store keeps and compares."""
     packed = array("i", tokens)
     if sys.byteorder == "big":
         packed.byteswap()
     return packed.tobytes()
+
+
+def unpack(packed: bytes) -> Tokens:
+    return struct.unpack(f"<{len(packed) // TOKEN_BYTES}i", packed)
 
 
 def common_tokens(a: bytes, b: bytes) -> int:

@@ -66,11 +66,14 @@ class Generation:
 
     prompt: Tokens
     prefix: Prefix | None
-    """What may be reused; the engine uses the tokens it really shares with the prompt."""
+    """A kept one; the engine uses the tokens it really shares with the prompt."""
     sampling: Sampling
     grammar: Grammar | None = None
     marks: frozenset[str] = frozenset()
     """Control tokens that show in the answer's text, by their texts; all others never do."""
+    scope: str | None = None
+    """The tenant, whose earlier prompts and answers may be reused, as this one may be later; None: only
+    the prefix is reused, and nothing kept."""
 
 
 class Source(StrEnum):
@@ -79,11 +82,11 @@ class Source(StrEnum):
     NONE = "none"
     """Nothing was reused."""
     RESIDENT = "resident"
-    """The prefix was in the KV buffer already."""
+    """All of it was in the KV buffer already."""
     RAM = "ram"
     DISK = "disk"
     COMPUTED = "computed"
-    """The prefix was computed while the request waited for it."""
+    """It was computed while the request waited for it."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Started:
-    """The prefix is attached; what remains of the prompt is about to be evaluated."""
+    """What could be reused is attached; what remains of the prompt is about to be evaluated."""
 
     cached_tokens: int
     source: Source
@@ -161,7 +164,11 @@ class Kept:
     """A prefix is durable."""
 
     evaluated_tokens: int
-    """0 when it had been kept before, or someone else's prefill was joined."""
+    """Those that were not to be had from the buffer or the store."""
+
+
+OnProgress = Callable[[str, float], None]
+"""Called with what is being done to start and the share of it that is done, 0.0 to 1.0."""
 
 
 class Engine(Protocol):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,10 +11,21 @@ from mooring.core.context import CacheObject, Failure, Page, Status
 from mooring.core.errors import QuotaExceeded
 from mooring.registry.database import Database
 from mooring.registry.ledger import Step
+from mooring.registry.memory import CacheMemory
 from mooring.registry.paging import select_page
 from mooring.registry.schema import caches
 
 _WANTED = (Status.PENDING, Status.READY)
+_REMEMBERED_TOKENS = 4_000_000  # some 16 MB of text
+_EXTEND_LIVE = (
+    caches.update()
+    .where(
+        caches.c.id == sa.bindparam("cache_id"),
+        caches.c.status != Status.INACTIVE,
+        caches.c.expired_at > sa.bindparam("now"),
+    )
+    .values(expired_at=sa.bindparam("end"))
+)
 
 
 @dataclass(frozen=True)
@@ -30,6 +42,7 @@ class Caches:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._memory = CacheMemory(_REMEMBERED_TOKENS)
 
     def insert(self, cache: CacheObject, also: Step | None = None) -> None:
         with self._database.begin() as connection:
@@ -37,16 +50,27 @@ class Caches:
             if also is not None:
                 also(connection)
 
+    def recall(self, tenant: str, cache_id: str) -> CacheObject | None:
+        """What `get` returns, if that is known without a look into the database; does not block.
+
+        Another tenant's cache is never known: how long its id takes tells no more than what it gets.
+        """
+        known = self._memory.get(cache_id)
+        return known if known is not None and known.tenant == tenant else None
+
     def get(self, tenant: str, cache_id: str) -> CacheObject | None:
-        with self._database.begin() as connection:
-            row = connection.execute(_select(tenant, cache_id)).one_or_none()
-        return None if row is None else _from_row(row)
+        def select() -> CacheObject | None:
+            with self._database.read() as connection:
+                row = connection.execute(_select(tenant, cache_id)).one_or_none()
+            return None if row is None else _from_row(row)
+
+        return self.recall(tenant, cache_id) or self._memory.read(cache_id, select)
 
     def list(self, tenant: str, page: Page) -> Sequence[CacheObject] | None:
         """A page of the tenant's caches; None when `after` or `before` names none of them."""
         filters = [_has(key, value) for key, value in page.metadata]
         owned = caches.c.tenant == tenant
-        with self._database.begin() as connection:
+        with self._database.read() as connection:
             rows = select_page(connection, caches, owned, caches.c.id, page, *filters)
         return None if rows is None else [_from_row(row) for row in rows]
 
@@ -58,6 +82,7 @@ class Caches:
         which = sa.and_(caches.c.tenant == tenant, caches.c.id == cache_id)
         with self._database.begin() as connection:
             row = connection.execute(caches.delete().where(which).returning(caches)).one_or_none()
+            self._forget(cache_id)
             if row is not None and also is not None:
                 also(connection)
         return None if row is None else _from_row(row)
@@ -74,13 +99,26 @@ class Caches:
         values = {"status": status, "failure": None if failure is None else asdict(failure)}
         with self._database.begin() as connection:
             changed = connection.execute(caches.update().where(which).values(values)).rowcount
+            self._forget(cache_id)
             if changed and also is not None:
                 also(connection)
 
-    def extend(
+    def extend(self, cache_id: str, expired_at: int, now: int, also: Step | None = None) -> bool:
+        """Give a cache that has not passed its end a new one; False when it is over, or gone."""
+        with self._database.begin() as connection:
+            values = {"cache_id": cache_id, "now": now, "end": expired_at}
+            extended = connection.execute(_EXTEND_LIVE, values).rowcount > 0
+            if extended:
+                change = partial(self._memory.changed, cache_id, expired_at=expired_at)
+                self._database.after_commit(change)
+                if also is not None:
+                    also(connection)
+        return extended
+
+    def revive(
         self, cache_id: str, expired_at: int, now: int, also: Step | None = None
     ) -> CacheObject | None:
-        """Give a cache a new end; one that had passed its old end begins a new life as `pending`.
+        """As `extend`, but one that had passed its old end begins a new life as `pending`.
 
         One statement, so that no sweep comes in between. None when the cache is gone.
         """
@@ -95,7 +133,7 @@ class Caches:
             )
             .returning(caches)
         )
-        return self._change(statement, also)
+        return self._change(cache_id, statement, also)
 
     def update(
         self,
@@ -115,11 +153,14 @@ class Caches:
             .values(values | {"status": Status.PENDING, "failure": None})
             .returning(caches)
         )
-        return self._change(statement, also)
+        return self._change(cache_id, statement, also)
 
     def set_prefix(self, cache_id: str, prefix_id: str, tokens: int) -> None:
         """The same messages are other tokens now: another model or template is loaded."""
-        self._update(caches.c.id == cache_id, prefix_id=prefix_id, tokens=tokens)
+        change = caches.update().where(caches.c.id == cache_id)
+        with self._database.begin() as connection:
+            connection.execute(change.values(prefix_id=prefix_id, tokens=tokens))
+            self._forget(cache_id)
 
     def expire(self, now: int, also: Callable[[str], Step] | None = None) -> Sequence[Expired]:
         """Mark as `inactive` what has passed its end; returns each once."""
@@ -132,21 +173,22 @@ class Caches:
         )
         with self._database.begin() as connection:
             expired = [Expired(*row) for row in connection.execute(statement)]
-            if also is not None:
-                for cache in expired:
+            for cache in expired:
+                self._forget(cache.id)
+                if also is not None:
                     also(cache.id)(connection)
         return expired
 
     def pending(self) -> Sequence[CacheObject]:
         """Caches whose prefill a crash or a stop interrupted, of all tenants."""
         query = caches.select().where(caches.c.status == Status.PENDING).order_by(caches.c.serial)
-        with self._database.begin() as connection:
+        with self._database.read() as connection:
             return [_from_row(row) for row in connection.execute(query)]
 
     def wanted_prefixes(self) -> set[str]:
         """The prefixes that a live cache holds, of all tenants."""
         query = sa.select(caches.c.prefix_id).where(caches.c.status.in_(_WANTED)).distinct()
-        with self._database.begin() as connection:
+        with self._database.read() as connection:
             return set(connection.execute(query).scalars())
 
     def wants(self, prefix_id: str) -> bool:
@@ -154,19 +196,19 @@ class Caches:
         query = sa.select(caches.c.serial).where(
             caches.c.prefix_id == prefix_id, caches.c.status.in_(_WANTED)
         )
-        with self._database.begin() as connection:
+        with self._database.read() as connection:
             return connection.execute(query.limit(1)).first() is not None
 
-    def _change(self, statement: sa.Executable, also: Step | None) -> CacheObject | None:
+    def _change(self, cache_id: str, statement: sa.Executable, also: Step | None) -> CacheObject | None:
         with self._database.begin() as connection:
             row = connection.execute(statement).one_or_none()
+            self._forget(cache_id)
             if row is not None and also is not None:
                 also(connection)
         return None if row is None else _from_row(row)
 
-    def _update(self, which: sa.ColumnElement[bool], **values: Any) -> None:
-        with self._database.begin() as connection:
-            connection.execute(caches.update().where(which).values(values))
+    def _forget(self, cache_id: str) -> None:
+        self._database.after_commit(partial(self._memory.forget, cache_id))
 
 
 def within(tenant: str, most_tokens: int) -> Step:

@@ -43,13 +43,13 @@ class Files:
 
     def get(self, tenant: str, file_id: str) -> File | None:
         query = files.select().where(_settled(tenant), files.c.id == file_id)
-        with self._database.begin() as connection:
+        with self._database.read() as connection:
             row = connection.execute(query).one_or_none()
         return None if row is None else _from_row(row)
 
     def list(self, tenant: str, page: Page) -> Sequence[File] | None:
         """A page of the tenant's files; None when `after` or `before` names none of them."""
-        with self._database.begin() as connection:
+        with self._database.read() as connection:
             rows = select_page(connection, files, _settled(tenant), files.c.id, page)
         return None if rows is None else [_from_row(row) for row in rows]
 

@@ -6,7 +6,7 @@ together or not at all.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,6 +30,22 @@ _GROUPS: dict[Grouping, sa.ColumnElement[Any]] = {
     Grouping.CACHE: charges.c.cache_id,
     Grouping.TAG: charges.c.tag,
 }
+
+_NEW_LINES = (
+    insert(charges)
+    .on_conflict_do_nothing(index_elements=["key"])
+    .returning(charges.c.tenant, charges.c.currency, charges.c.amount)
+)
+_ACCOUNT = insert(accounts)
+_PAY = _ACCOUNT.on_conflict_do_update(
+    index_elements=["tenant", "currency"],
+    set_={"balance": accounts.c.balance + _ACCOUNT.excluded.balance},
+).returning(accounts.c.balance)
+_MOVE_LIFE = (
+    lives.update()
+    .where(lives.c.cache_id == sa.bindparam("id"), lives.c.until > sa.bindparam("now"))
+    .values(until=sa.bindparam("end"))
+)
 
 
 @dataclass(frozen=True)
@@ -65,13 +81,13 @@ class Ledger:
 
     def balance(self, tenant: str, currency: str) -> int:
         """Nano-units: what came in, less what was charged."""
-        with self._database.begin() as connection:
+        with self._database.read() as connection:
             return _balance(connection, tenant, currency)
 
     def plans(self) -> Sequence[tuple[int, dict[str, Any]]]:
         """The plans that were in force, each with the Unix second it was in force from; in order."""
         query = sa.select(plan_history.c.since, plan_history.c.plan).order_by(plan_history.c.serial)
-        with self._database.begin() as connection:
+        with self._database.read() as connection:
             return [(since, plan) for since, plan in connection.execute(query)]
 
     def put_in_force(self, plan: Mapping[str, Any], since: int) -> None:
@@ -84,7 +100,7 @@ class Ledger:
         query = lives.select().order_by(lives.c.serial)
         if tenant is not None:
             query = query.where(lives.c.tenant == tenant)
-        with self._database.begin() as connection:
+        with self._database.read() as connection:
             return [Life(**row._mapping) for row in connection.execute(query)]
 
     def lines(
@@ -101,7 +117,7 @@ class Ledger:
             query = query.where(charges.c.created_at < before)
         if request_id is not None:
             query = query.where(charges.c.request_id == request_id)
-        with self._database.begin() as connection:
+        with self._database.read() as connection:
             return [_charge(row) for row in connection.execute(query.order_by(charges.c.serial))]
 
     def totals(self, tenant: str, group: Grouping, *, since: int, before: int) -> Sequence[Total]:
@@ -122,7 +138,7 @@ class Ledger:
             .group_by(by, charges.c.currency, charges.c.kind)
             .order_by(by, charges.c.currency, charges.c.kind)
         )
-        with self._database.begin() as connection:
+        with self._database.read() as connection:
             return [
                 Total(group_of(group, row[0]), row[1], ChargeKind(row[2]), *row[3:])
                 for row in connection.execute(query)
@@ -161,12 +177,10 @@ class Ledger:
         """A cache has another end. If it was past the old one, that life is over."""
 
         def step(connection: sa.Connection) -> None:
-            for life in _lives_of(connection, cache_id):
-                if life.until <= now:
+            values = {"id": cache_id, "now": now, "end": until}
+            if not connection.execute(_MOVE_LIFE, values).rowcount:
+                for life in _lives_of(connection, cache_id):
                     _close(connection, life, life.end(now), price)
-                else:
-                    which = lives.c.serial == life.serial
-                    connection.execute(lives.update().where(which).values(until=until))
 
         return step
 
@@ -194,25 +208,17 @@ def _close(connection: sa.Connection, life: Life, ended_at: int, price: PriceLif
 
 
 def _post(connection: sa.Connection, lines: Iterable[Charge]) -> None:
-    rows = [asdict(line) for line in lines]
+    rows = [vars(line) for line in lines]
     if not rows:
         return
-    new = insert(charges).on_conflict_do_nothing(index_elements=["key"])
-    written = new.returning(charges.c.tenant, charges.c.currency, charges.c.amount)
     moved: Counter[tuple[str, str]] = Counter()
-    for tenant, currency, amount in connection.execute(written, rows):
-        moved[tenant, currency] += amount
-    for (tenant, currency), amount in moved.items():
-        # The insertion above holds the database's write lock: nobody else moves it in between.
-        balance = _balance(connection, tenant, currency) - amount
+    for tenant, currency, amount in connection.execute(_NEW_LINES, rows):
+        moved[tenant, currency] -= amount
+    for (tenant, currency), change in moved.items():
+        values = {"tenant": tenant, "currency": currency, "balance": change}
+        balance = connection.execute(_PAY, values).scalar_one()
         if abs(balance) > _MOST:
-            raise RegistryFailed(f"the account of {tenant} cannot hold {balance} nano-units")
-        account = insert(accounts).values(tenant=tenant, currency=currency, balance=balance)
-        connection.execute(
-            account.on_conflict_do_update(
-                index_elements=["tenant", "currency"], set_={"balance": balance}
-            )
-        )
+            raise RegistryFailed(f"the account of {tenant} cannot hold {balance:.0f} nano-units")
 
 
 def _balance(connection: sa.Connection, tenant: str, currency: str) -> int:

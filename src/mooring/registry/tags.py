@@ -34,13 +34,13 @@ class Tags:
 
     def get(self, tenant: str, name: str) -> Tag | None:
         query = tags.select().where(tags.c.tenant == tenant, tags.c.name == name)
-        with self._database.begin() as connection:
+        with self._database.read() as connection:
             row = connection.execute(query).one_or_none()
         return None if row is None else _from_row(row)
 
     def list(self, tenant: str, page: Page) -> Sequence[Tag] | None:
         """A page of the tenant's tags; None when `after` or `before` names none of them."""
-        with self._database.begin() as connection:
+        with self._database.read() as connection:
             rows = select_page(connection, tags, tags.c.tenant == tenant, tags.c.name, page)
         return None if rows is None else [_from_row(row) for row in rows]
 

@@ -25,12 +25,12 @@ class Tenants:
         return taken is None
 
     def get(self, tenant_id: str) -> Tenant | None:
-        with self._database.begin() as connection:
+        with self._database.read() as connection:
             row = connection.execute(tenants.select().where(tenants.c.id == tenant_id)).one_or_none()
         return None if row is None else Tenant(**row._mapping)
 
     def list(self) -> Sequence[Tenant]:
-        with self._database.begin() as connection:
+        with self._database.read() as connection:
             rows = connection.execute(
                 tenants.select().order_by(tenants.c.created_at, tenants.c.id)
             ).all()
@@ -58,7 +58,7 @@ class Tenants:
 
     def keys_of(self, tenant_id: str) -> Sequence[Key]:
         query = keys.select().where(keys.c.tenant == tenant_id).order_by(keys.c.created_at, keys.c.id)
-        with self._database.begin() as connection:
+        with self._database.read() as connection:
             return [Key(**row._mapping) for row in connection.execute(query)]
 
     def revoke(self, tenant_id: str | None, key_id: str, now: int) -> Key | None:
@@ -75,11 +75,11 @@ class Tenants:
     def find_key(self, hash_: str) -> Key | None:
         """The key of a tenant that is not disabled."""
         query = keys.select().join(tenants).where(keys.c.hash == hash_, tenants.c.disabled.is_(False))
-        with self._database.begin() as connection:
+        with self._database.read() as connection:
             row = connection.execute(query).one_or_none()
         return None if row is None else Key(**row._mapping)
 
     def any_key(self) -> bool:
         """Whether a key was ever made."""
-        with self._database.begin() as connection:
+        with self._database.read() as connection:
             return connection.execute(sa.select(keys.c.id).limit(1)).first() is not None

@@ -8,12 +8,13 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from mooring.core.charge import Charge, ChargeKind, Life
 from mooring.core.errors import InvalidRequest, MooringError, QuotaExceeded
 from mooring.core.usage import Usage
+from mooring.registry.group_commit import GroupCommit
 from mooring.registry.ledger import Ledger, Step
 from mooring.service.billing import storage_pieces
 from mooring.service.pricing import (
@@ -52,6 +53,7 @@ class Charging:
     def __init__(
         self,
         ledger: Ledger,
+        commits: GroupCommit,
         plan: PricePlan,
         *,
         overdraft: int | None = None,
@@ -59,11 +61,10 @@ class Charging:
     ) -> None:
         """`overdraft`, in nano-units, is how far below 0 a prepaid balance may be; None: not prepaid."""
         self._ledger = ledger
+        self._commits = commits
         self._history = PriceHistory(((0, plan),))
         self._overdraft = overdraft
         self._clock = clock
-        self._waiting: list[tuple[Sequence[Charge], asyncio.Future[None]]] = []
-        self._writer: asyncio.Task[None] | None = None
         self._reckoned: dict[str, tuple[float, int]] = {}
         """By tenant: until when (monotonic) it is good enough, and what its running storage comes to."""
 
@@ -187,44 +188,11 @@ class Charging:
         """
         lines = self._lines(bill)
         try:
-            await self._write_soon(lines)
+            await self._commits.run_for(self._ledger.post, lines)
         except MooringError:
             if any(line.amount for line in lines):
                 raise
             _log.error("chat not metered id=%s", bill.request_id)
-
-    async def _write_soon(self, lines: Sequence[Charge]) -> None:
-        done = asyncio.get_running_loop().create_future()
-        self._waiting.append((lines, done))
-        if self._writer is None or self._writer.done():
-            self._writer = asyncio.create_task(self._write(), name="ledger")
-        await asyncio.shield(done)
-
-    async def close(self) -> None:
-        """Write what is waiting."""
-        if self._writer is not None:
-            await asyncio.gather(self._writer, return_exceptions=True)
-
-    async def _write(self) -> None:
-        while self._waiting:
-            batch, self._waiting = self._waiting, []
-            lines = [line for each, _ in batch for line in each]
-            error: Exception | None = None
-            try:
-                await asyncio.to_thread(self._ledger.post, lines)
-            except MooringError as failure:
-                _log.error("ledger not written chats=%d error=%s", len(batch), failure)
-                error = failure
-            except Exception as failure:  # noqa: BLE001 - a task's edge: chats wait for it
-                _log.exception("ledger not written chats=%d", len(batch))
-                error = failure
-            for _, done in batch:
-                if done.cancelled():
-                    continue
-                if error is None:
-                    done.set_result(None)
-                else:
-                    done.set_exception(error)
 
     def _lines(self, bill: ChatBill) -> list[Charge]:
         usage, now = bill.usage, int(self._clock())
@@ -281,7 +249,7 @@ class Charging:
             model="",
             created_at=int(self._clock()),
         )
-        await asyncio.to_thread(self._ledger.post, [line])
+        await self._commits.run_for(self._ledger.post, [line])
 
     async def balance(self, tenant: str) -> int:
         """Nano-units of the plan's currency: what came in, less charges and the storage that runs."""

@@ -151,7 +151,7 @@ class Chat:
     ) -> Answer:
         opened, conversation, miss = await self._open(tenant, request)
         prefix = None if opened is None else opened.prefix
-        generation = await self._generation(conversation, prefix, request)
+        generation = await self._generation(tenant, conversation, prefix, request)
         miss = miss or _moved(generation.prompt, prefix)
         if miss is not None and request.strict:
             raise ContextMissed(miss)
@@ -175,7 +175,9 @@ class Chat:
                 if request.cache is not None and request.cache.reset_ttl_s is not None:
                     end = await self._contexts.extend(opened.cache, request.cache.reset_ttl_s)
                 if started.cached_tokens:
-                    hit = CacheHit(opened.cache.id, started.cached_tokens, end)
+                    # More may have been reused; what the cache saved is what it holds, at most.
+                    saved = min(started.cached_tokens, len(opened.prefix))
+                    hit = CacheHit(opened.cache.id, saved, end)
         except BaseException:
             await events.aclose()
             raise
@@ -249,7 +251,7 @@ class Chat:
         return DryRun(len(prompt), hit, miss)
 
     async def _generation(
-        self, conversation: Conversation, prefix: Prefix | None, request: ChatRequest
+        self, tenant: str, conversation: Conversation, prefix: Prefix | None, request: ChatRequest
     ) -> Generation:
         """Render, and fit the answer into what the prompt leaves of the context."""
         grammar = request.answer_format.grammar(
@@ -273,7 +275,7 @@ class Chat:
         sampling = request.sampling
         fitting = replace(sampling, max_tokens=min(sampling.max_tokens, room))
         marks = marks_of(self._tool_format) if calls else frozenset()
-        return Generation(prompt, prefix, fitting, grammar, marks)
+        return Generation(prompt, prefix, fitting, grammar, marks, tenant)
 
 
 def _moved(prompt: Tokens, prefix: Prefix | None) -> Miss | None:

@@ -19,6 +19,7 @@ from mooring.core.errors import (
 )
 from mooring.core.prefix import Prefix
 from mooring.registry.caches import Caches, within
+from mooring.registry.group_commit import GroupCommit
 from mooring.registry.ledger import Step, both
 from mooring.service.charging import Charging
 from mooring.service.expiry import as_of, choose_end
@@ -65,6 +66,7 @@ class Contexts:
         self,
         keeper: Keeper,
         caches: Caches,
+        commits: GroupCommit,
         charging: Charging,
         limiter: Limiter,
         tagging: Tagging,
@@ -74,6 +76,7 @@ class Contexts:
     ) -> None:
         self._keeper = keeper
         self._caches = caches
+        self._commits = commits
         self._charging = charging
         self._limiter = limiter
         self._tagging = tagging
@@ -120,7 +123,7 @@ class Contexts:
             prefix_id=prefix.id,
         )
         bound = await self._bound(tenant, len(prefix))
-        await asyncio.to_thread(self._caches.insert, cache, bound)
+        await self._commits.run(partial(self._caches.insert, cache, bound))
         _log.info("cache created id=%s tenant=%s tokens=%d", cache.id, tenant, cache.tokens)
         self._keeper.remember(cache.id, prefix)
         self._keeper.fill(cache, on_progress)
@@ -130,7 +133,9 @@ class Contexts:
 
     async def get(self, tenant: str, cache_id: str) -> CacheObject:
         """Raises ContextNotFound."""
-        cache = await asyncio.to_thread(self._caches.get, tenant, cache_id)
+        cache = self._caches.recall(tenant, cache_id)
+        if cache is None:
+            cache = await asyncio.to_thread(self._caches.get, tenant, cache_id)
         if cache is None:
             raise ContextNotFound(cache_id)
         return as_of(cache, self._clock())
@@ -166,7 +171,7 @@ class Contexts:
             bound = await self._bound(tenant, 0)
             moved = both(self._charging.moved(cache_id, end, now), bound)
         change = partial(self._caches.update, tenant, cache_id, metadata=metadata, expired_at=end)
-        cache = await asyncio.to_thread(change, also=moved)
+        cache = await self._commits.run(partial(change, also=moved))
         if cache is None:
             raise ContextNotFound(cache_id)
         if as_of(cache, self._clock()).status is Status.PENDING:
@@ -176,7 +181,7 @@ class Contexts:
     async def delete(self, tenant: str, cache_id: str) -> None:
         """Raises ContextNotFound. Chats that use the cache go on to their end."""
         over = self._charging.over(cache_id)
-        cache = await asyncio.to_thread(self._caches.delete, tenant, cache_id, over)
+        cache = await self._commits.run(partial(self._caches.delete, tenant, cache_id, over))
         if cache is None:
             raise ContextNotFound(cache_id)
         _log.info("cache deleted id=%s tenant=%s", cache_id, tenant)
@@ -231,19 +236,27 @@ class Contexts:
                 raise Overloaded(f"the cache {cache.id} is not ready; try again shortly")
 
     async def extend(self, cache: CacheObject, ttl_s: int) -> int:
-        """Let a cache end `ttl_s` from now, whatever its end was; returns the new end.
+        """Let a cache end `ttl_s` from now, whatever its end was; returns the new, durable end.
 
         If it has expired, swept or not, it is pending again and being filled.
         """
         now = int(self._clock())
         end = self._choose_end(now, ttl_s, None)
+        if cache.expired_at == end and cache.status is not Status.INACTIVE:
+            return end  # it is written: as if this had come before whatever has come since
         moved = self._charging.moved(cache.id, end, now)
-        bound = await self._bound(cache.tenant, cache.tokens)
-        extended = await asyncio.to_thread(self._caches.extend, cache.id, end, now, both(moved, bound))
-        if extended is not None and extended.status is Status.PENDING:
-            _log.info("cache revived id=%s tenant=%s", cache.id, cache.tenant)
-            self._keeper.fill(extended)
+        extend = partial(self._caches.extend, cache.id, end, now, moved)
+        if not await self._commits.run(extend):
+            await self._revive(cache, end, now, moved)
         return end
+
+    async def _revive(self, cache: CacheObject, end: int, now: int, moved: Step) -> None:
+        bound = await self._bound(cache.tenant, cache.tokens)
+        revive = partial(self._caches.revive, cache.id, end, now, both(moved, bound))
+        revived = await self._commits.run(revive)
+        if revived is not None and revived.status is Status.PENDING:
+            _log.info("cache revived id=%s tenant=%s", cache.id, cache.tenant)
+            self._keeper.fill(revived)
 
     async def sweep(self) -> None:
         """Mark what has passed its end and give back its bytes; fill what is pending."""

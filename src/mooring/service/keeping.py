@@ -9,14 +9,16 @@ import logging
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from weakref import WeakValueDictionary
 
 from mooring.core.context import CacheObject, Failure, Status
 from mooring.core.conversation import Conversation, Message, Tool
-from mooring.core.errors import MooringError, Overloaded, PromptTooLong
+from mooring.core.errors import EngineUnavailable, MooringError, Overloaded, PromptTooLong
 from mooring.core.prefix import Prefix
 from mooring.engine.interface import Engine, Progress
 from mooring.registry.caches import Caches
+from mooring.registry.group_commit import GroupCommit
 from mooring.service.charging import Charging
 
 _log = logging.getLogger("mooring.keeping")
@@ -28,9 +30,10 @@ OnProgress = Callable[[Progress], None]
 class Keeper:
     """Fills and releases, in the background of the event loop."""
 
-    def __init__(self, engine: Engine, caches: Caches, charging: Charging) -> None:
+    def __init__(self, engine: Engine, caches: Caches, commits: GroupCommit, charging: Charging) -> None:
         self._engine = engine
         self._caches = caches
+        self._commits = commits
         self._charging = charging
         self._fills: dict[str, asyncio.Task[None]] = {}
         """The running fill of each pending cache, by its id."""
@@ -100,8 +103,9 @@ class Keeper:
             if failure is None:
                 status = Status.READY
                 charge = self._charging.ready(cache.id, cache.tenant, cache.model, tokens)
-            await asyncio.to_thread(self._caches.settle, cache.id, status, failure, charge)
-        except MooringError as error:  # of the registry: the cache stays pending
+            settle = partial(self._caches.settle, cache.id, status, failure, charge)
+            await self._commits.run(settle)
+        except MooringError as error:  # no registry, or no engine: the cache stays pending
             _log.error("cache not settled id=%s error=%s", cache.id, error)
 
     async def _keep(
@@ -113,6 +117,8 @@ class Keeper:
             prefix = await self.prefix_of(cache)
             async with self._lock(prefix.id):
                 kept = await self._engine.keep(prefix, on_progress)
+        except EngineUnavailable:
+            raise  # not the cache's fault
         except MooringError as error:
             _log.error("cache failed id=%s error=%s", cache.id, error)
             kind = "engine_overloaded_error" if isinstance(error, Overloaded) else "server_error"
@@ -173,7 +179,8 @@ class Keeper:
             prefix = await self.render(cache.tenant, conversation_of(cache))
             self.remember(cache.id, prefix)
         if prefix.id != cache.prefix_id:
-            await asyncio.to_thread(self._caches.set_prefix, cache.id, prefix.id, len(prefix))
+            change = partial(self._caches.set_prefix, cache.id, prefix.id, len(prefix))
+            await self._commits.run(change)
             self._release_later(cache.prefix_id)
         return prefix
 

@@ -5,14 +5,26 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
-from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerMinute
-from limits.storage import MemoryStorage
-from limits.strategies import SlidingWindowCounterRateLimiter
-
 from mooring.core.errors import PromptTooLong, RateLimited
 from mooring.core.limits import Limits
+from mooring.service.window import Window
 
 _CONCURRENT_RETRY_S = 1.0
+_MINUTE_S, _DAY_S = 60, 86_400
+
+
+@dataclass(frozen=True)
+class _Limit:
+    """At most so much of something in a while."""
+
+    what: str
+    """`requests` or `tokens`."""
+    most: int
+    length_s: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.most} {self.what} a {'minute' if self.length_s == _MINUTE_S else 'day'}"
 
 
 @dataclass
@@ -46,17 +58,19 @@ class Limiter:
         self,
         defaults: Limits,
         own: Callable[[str], Awaitable[Mapping[str, int]]],
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`own` are a tenant's overrides; `now` is the clock that the library of the windows uses."""
+        """`own` are a tenant's overrides."""
         self._defaults = defaults
         self._own = own
         self._now = now
-        self._windows = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._windows: dict[tuple[str, str, int], Window] = {}
+        """By tenant, what is counted, and length."""
         self._running: Counter[str] = Counter()
 
     async def limits(self, tenant: str) -> Limits:
-        return self._defaults.overridden(dict(await self._own(tenant)))
+        own = await self._own(tenant)
+        return self._defaults.overridden(own) if own else self._defaults
 
     async def enter(self, tenant: str) -> Slot:
         """Raises RateLimited: too many chats at once, or in this minute."""
@@ -69,8 +83,7 @@ class Limiter:
             )
         slot = Slot(tenant, limits, self._running)
         if limits.requests_per_minute is not None:
-            item = RateLimitItemPerMinute(limits.requests_per_minute, namespace="requests")
-            self._take(item, slot, 1, "requests", f"{limits.requests_per_minute} requests a minute")
+            self._take(_Limit("requests", limits.requests_per_minute, _MINUTE_S), slot, 1)
         self._running[tenant] += 1
         return slot
 
@@ -82,13 +95,13 @@ class Limiter:
                 f"messages: the prompt has {tokens} tokens, this tenant's may have {longest}",
                 param="messages",
             )
-        for item, name in self._token_windows(slot.limits):
-            if tokens > item.amount:
+        for limit in _token_limits(slot.limits):
+            if tokens > limit.most:
                 raise PromptTooLong(
-                    f"messages: the prompt has {tokens} tokens, more than the {name} of this tenant",
+                    f"messages: the prompt has {tokens} tokens, this tenant may use {limit.name}",
                     param="messages",
                 )
-            self._take(item, slot, tokens, "tokens", name)
+            self._take(limit, slot, tokens)
 
     async def most_kept(self, tenant: str, tokens: int, bytes_per_token: int) -> int | None:
         """The tokens that a tenant's caches may hold together; None sets no bound.
@@ -109,33 +122,37 @@ class Limiter:
 
     def answered(self, slot: Slot, tokens: int) -> None:
         """Count an answer. What is over the limit is given."""
-        for item, _ in self._token_windows(slot.limits):
-            left = self._windows.get_window_stats(item, slot.tenant).remaining
-            if counted := min(tokens, left):
-                self._windows.hit(item, slot.tenant, cost=counted)
+        for limit in _token_limits(slot.limits):
+            self._window(slot.tenant, limit).add(tokens, limit.most, self._now())
 
-    def _token_windows(self, limits: Limits) -> list[tuple[RateLimitItem, str]]:
-        windows: list[tuple[RateLimitItem, str]] = []
-        if limits.tokens_per_day is not None:
-            day = RateLimitItemPerDay(limits.tokens_per_day, namespace="tokens")
-            windows.append((day, f"{limits.tokens_per_day} tokens a day"))
-        if limits.tokens_per_minute is not None:
-            minute = RateLimitItemPerMinute(limits.tokens_per_minute, namespace="tokens")
-            windows.append((minute, f"{limits.tokens_per_minute} tokens a minute"))
-        return windows
-
-    def _take(self, item: RateLimitItem, slot: Slot, cost: int, what: str, name: str) -> None:
-        taken = self._windows.hit(item, slot.tenant, cost=cost)
-        stats = self._windows.get_window_stats(item, slot.tenant)
-        reset_s = max(0.0, stats.reset_time - self._now())
+    def _take(self, limit: _Limit, slot: Slot, cost: int) -> None:
+        window, now = self._window(slot.tenant, limit), self._now()
+        taken = window.take(cost, limit.most, now)
         slot.headers |= {
-            f"x-ratelimit-limit-{what}": str(item.amount),
-            f"x-ratelimit-remaining-{what}": str(stats.remaining),
-            f"x-ratelimit-reset-{what}": f"{reset_s:.3f}s",
+            f"x-ratelimit-limit-{limit.what}": str(limit.most),
+            f"x-ratelimit-remaining-{limit.what}": str(int(limit.most - window.used(now))),
+            f"x-ratelimit-reset-{limit.what}": f"{window.reset_s(now):.3f}s",
         }
         if not taken:
             raise RateLimited(
-                f"this tenant's limit of {name} is reached",
-                retry_after_s=reset_s,
+                f"this tenant's limit of {limit.name} is reached",
+                retry_after_s=window.wait_s(cost, limit.most, now),
                 headers=slot.headers,
             )
+
+    def _window(self, tenant: str, limit: _Limit) -> Window:
+        key = tenant, limit.what, limit.length_s
+        window = self._windows.get(key)
+        if window is None:
+            window = self._windows[key] = Window(limit.length_s)
+        return window
+
+
+def _token_limits(limits: Limits) -> list[_Limit]:
+    """The longer window first: what a client is told last is the shorter one's."""
+    found = []
+    if limits.tokens_per_day is not None:
+        found.append(_Limit("tokens", limits.tokens_per_day, _DAY_S))
+    if limits.tokens_per_minute is not None:
+        found.append(_Limit("tokens", limits.tokens_per_minute, _MINUTE_S))
+    return found

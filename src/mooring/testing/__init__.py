@@ -1,22 +1,30 @@
 """For tests and benchmarks: random-weight models and real servers. Needs `mooring[models]`."""
 
 from mooring.testing.engine import InstantEngine
-from mooring.testing.models import (
+from mooring.testing.models import write_random_model
+from mooring.testing.server import ServerProcess
+from mooring.testing.shape import (
     DEMO,
     HALF,
     TINY,
+    TINY_HYBRID,
+    TINY_LLAMA,
+    TINY_RECURRENT,
+    TINY_WINDOWED,
+    Family,
     ModelShape,
-    Vocabulary,
-    bundled_model,
-    read_vocabulary,
-    write_random_model,
 )
-from mooring.testing.server import ServerProcess
+from mooring.testing.vocabulary import Vocabulary, bundled_model, read_vocabulary
 
 __all__ = [
     "DEMO",
     "HALF",
     "TINY",
+    "TINY_HYBRID",
+    "TINY_LLAMA",
+    "TINY_RECURRENT",
+    "TINY_WINDOWED",
+    "Family",
     "InstantEngine",
     "ModelShape",
     "ServerProcess",

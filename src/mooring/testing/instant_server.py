@@ -3,20 +3,18 @@
 What it takes for a request is what everything but inference takes.
 """
 
-import asyncio
 import sys
 from pathlib import Path
 
 from mooring import serving
 from mooring.app import Services
 from mooring.config import Config, load_config
-from mooring.engine.interface import Engine
-from mooring.engine.llamacpp.loading import OnProgress
-from mooring.telemetry import Metrics, configure_logging
+from mooring.engine.interface import Engine, OnProgress
+from mooring.telemetry import ServerMetrics, configure_logging
 from mooring.testing.engine import InstantEngine
 
 
-async def _load(_config: Config, _metrics: Metrics, _on_progress: OnProgress) -> Engine:
+async def _load(_config: Config, _metrics: ServerMetrics, _on_progress: OnProgress) -> Engine:
     return InstantEngine()
 
 
@@ -27,4 +25,4 @@ async def _say_where(_services: Services, port: int) -> None:
 
 if __name__ == "__main__":
     configure_logging("WARNING")
-    asyncio.run(serving.serve(load_config(Path(sys.argv[1])), _say_where, load=_load))
+    serving.run(serving.serve(load_config(Path(sys.argv[1])), _say_where, load=_load))

@@ -5,84 +5,17 @@ caches it like any other, in a time that depends on its shape and not on its wei
 extra `mooring[models]`.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from importlib import resources
+from collections.abc import Callable
 from pathlib import Path
 
 import gguf
 import numpy as np
-from numpy.typing import NDArray
+
+from mooring.testing import tensors
+from mooring.testing.shape import Family, ModelShape
+from mooring.testing.vocabulary import Vocabulary, read_vocabulary
 
 _F32 = np.dtype(np.float32)
-_GAIN = {
-    "token_embd": 1.0,
-    "output": 4.0,
-    "attn_q": 2.5,
-    "attn_k": 2.5,
-    "attn_v": 2.0,
-    "attn_output": 2.0,
-}
-"""Spread the logits, so that argmax is well defined, and let what stands far away decide them."""
-
-
-@dataclass(frozen=True)
-class ModelShape:
-    """The dimensions of a Qwen2-family model."""
-
-    layers: int
-    heads: int
-    kv_heads: int
-    width: int
-    """Embedding size; the head size is `width / heads`."""
-    feed_forward: int
-    vocabulary: int | None = None
-    """Tokens; None takes the vocabulary as it is, more than it has pads it with unused ones."""
-    context: int = 32_768
-    tied: bool = False
-    """The embedding is also the output matrix. Untied, random answers wander instead of repeating."""
-
-
-TINY = ModelShape(layers=2, heads=4, kv_heads=2, width=64, feed_forward=128)
-"""For tests: about half a million parameters."""
-DEMO = ModelShape(layers=4, heads=4, kv_heads=2, width=256, feed_forward=768)
-"""The bundled model's shape: about 4 million parameters."""
-HALF = ModelShape(24, 14, 2, 896, 4864, vocabulary=32_000, tied=True)
-"""For benchmarks: 387 million parameters, the shape of a half-billion Qwen2."""
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """A byte-level BPE vocabulary and the chat template that goes with it."""
-
-    tokens: Sequence[str]
-    types: Sequence[int]
-    merges: Sequence[str]
-    eos: int
-    chat_template: str
-
-
-def bundled_model() -> Path:
-    """The model that ships with Mooring."""
-    return Path(str(resources.files("mooring") / "assets" / "demo.gguf"))
-
-
-def read_vocabulary(path: Path | None = None) -> Vocabulary:
-    """The vocabulary of a GGUF; of the bundled model when no path is given."""
-    reader = gguf.GGUFReader(path or bundled_model())
-
-    def field(key: str) -> object:
-        found = reader.get_field(key)
-        assert found is not None, f"{path} has no {key}"
-        return found.contents()
-
-    return Vocabulary(
-        tokens=field("tokenizer.ggml.tokens"),  # type: ignore[arg-type]
-        types=field("tokenizer.ggml.token_type"),  # type: ignore[arg-type]
-        merges=field("tokenizer.ggml.merges"),  # type: ignore[arg-type]
-        eos=int(field("tokenizer.ggml.eos_token_id")),  # type: ignore[call-overload]
-        chat_template=str(field("tokenizer.chat_template")),
-    )
 
 
 def write_random_model(
@@ -105,7 +38,7 @@ def write_random_model(
     assert size >= len(vocabulary.tokens), "a vocabulary can be padded, not cut"
     unused = [f"<|unused_{n}|>" for n in range(size - len(vocabulary.tokens))]
 
-    writer = gguf.GGUFWriter(path, "qwen2")
+    writer = gguf.GGUFWriter(path, shape.family)
     _describe(writer, shape)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
@@ -115,7 +48,7 @@ def write_random_model(
     writer.add_eos_token_id(vocabulary.eos)
     writer.add_add_bos_token(False)
     writer.add_chat_template(chat_template or vocabulary.chat_template)
-    _write_tensors(writer, _tensor_shapes(shape, size), weights, seed, on_tensor)
+    _write_tensors(writer, tensors.tensor_dimensions(shape, size), weights, seed, on_tensor)
     return path
 
 
@@ -127,78 +60,49 @@ def _describe(writer: gguf.GGUFWriter, shape: ModelShape) -> None:
     writer.add_block_count(shape.layers)
     writer.add_feed_forward_length(shape.feed_forward)
     writer.add_head_count(shape.heads)
-    writer.add_head_count_kv(shape.kv_heads)
-    writer.add_rope_freq_base(1e6)
+    kv_heads = shape.kv_heads_of_layers
+    writer.add_head_count_kv(kv_heads if len(set(kv_heads)) > 1 else shape.kv_heads)
+    if shape.heads:
+        writer.add_rope_freq_base(1e6)
     writer.add_layer_norm_rms_eps(1e-6)
+    match shape.family:
+        case Family.MAMBA:
+            writer.add_ssm_conv_kernel(tensors.CONVOLUTION)
+            writer.add_ssm_inner_size(2 * shape.width)
+            writer.add_ssm_state_size(tensors.STATE_SIZE)
+            writer.add_ssm_time_step_rank(tensors.TIME_STEP_RANK)
+        case Family.GEMMA3:
+            assert shape.window is not None
+            writer.add_sliding_window(shape.window)
+            writer.add_sliding_window_pattern(2)
+        case Family.LFM2:
+            writer.add_shortconv_l_cache(tensors.SHORT_CONVOLUTION)
+        case Family.LLAMA:
+            writer.add_rope_dimension_count(shape.head_size)
+        case Family.QWEN2:
+            pass
 
 
 def _write_tensors(
     writer: gguf.GGUFWriter,
-    tensors: dict[str, tuple[int, ...]],
+    dimensions_of: dict[str, tensors.Dimensions],
     weights: gguf.GGMLQuantizationType,
     seed: int,
     on_tensor: Callable[[int, int], None] | None,
 ) -> None:
     """The file's header, and then tensor by tensor, so that no model has to fit into memory."""
-    for name, dimensions in tensors.items():
-        kind = _stored_type(dimensions, weights)
+    for name, dimensions in dimensions_of.items():
+        kind = tensors.stored_type(name, dimensions, weights)
         stored = gguf.quant_shape_to_byte_shape(dimensions, kind)
         writer.add_tensor_info(name, dimensions, _F32, int(np.prod(stored)), raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     random = np.random.default_rng(seed)
-    for done, (name, dimensions) in enumerate(tensors.items(), start=1):
-        values = _random_tensor(random, name, dimensions)
-        writer.write_tensor_data(gguf.quantize(values, _stored_type(dimensions, weights)))
+    for done, (name, dimensions) in enumerate(dimensions_of.items(), start=1):
+        values = tensors.random_tensor(random, name, dimensions)
+        kind = tensors.stored_type(name, dimensions, weights)
+        writer.write_tensor_data(gguf.quantize(values, kind))
         if on_tensor is not None:
-            on_tensor(done, len(tensors))
+            on_tensor(done, len(dimensions_of))
     writer.close()
-
-
-def _tensor_shapes(shape: ModelShape, vocabulary: int) -> dict[str, tuple[int, ...]]:
-    """Every tensor's dimensions in NumPy order: [output, input] for matrices."""
-    width, kv_width = shape.width, shape.width // shape.heads * shape.kv_heads
-    tensors: dict[str, tuple[int, ...]] = {
-        "token_embd.weight": (vocabulary, width),
-        "output_norm.weight": (width,),
-    }
-    if not shape.tied:
-        tensors["output.weight"] = (vocabulary, width)
-    for layer in range(shape.layers):
-        block = {
-            "attn_norm.weight": (width,),
-            "attn_q.weight": (width, width),
-            "attn_q.bias": (width,),
-            "attn_k.weight": (kv_width, width),
-            "attn_k.bias": (kv_width,),
-            "attn_v.weight": (kv_width, width),
-            "attn_v.bias": (kv_width,),
-            "attn_output.weight": (width, width),
-            "ffn_norm.weight": (width,),
-            "ffn_gate.weight": (shape.feed_forward, width),
-            "ffn_up.weight": (shape.feed_forward, width),
-            "ffn_down.weight": (width, shape.feed_forward),
-        }
-        tensors |= {f"blk.{layer}.{name}": dimensions for name, dimensions in block.items()}
-    return tensors
-
-
-def _random_tensor(
-    random: np.random.Generator, name: str, dimensions: tuple[int, ...]
-) -> NDArray[np.float32]:
-    """Scaled by the input's width, so that activations keep their size from layer to layer."""
-    if name.endswith("norm.weight"):
-        return np.ones(dimensions, np.float32)
-    values = random.standard_normal(dimensions, np.float32)
-    if name.endswith("bias"):
-        return values * np.float32(0.1)
-    part = name.removesuffix(".weight").rpartition(".")[2]
-    return values * np.float32(_GAIN.get(part, 1.0) * dimensions[-1] ** -0.5)
-
-
-def _stored_type(
-    dimensions: tuple[int, ...], weights: gguf.GGMLQuantizationType
-) -> gguf.GGMLQuantizationType:
-    """Vectors stay f32, as llama.cpp expects; matrices take the requested type."""
-    return gguf.GGMLQuantizationType.F32 if len(dimensions) == 1 else weights

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 
 _BASE_URL = re.compile(r"base URL\s+(http://\S+)/v1")
+_ENGINE = re.compile(r"engine process ready pid=(\d+)")
 
 
 class ServerProcess:
@@ -47,6 +48,11 @@ class ServerProcess:
                 self.process.wait(0.05)
             except subprocess.TimeoutExpired:
                 continue
+
+    @property
+    def engine_pid(self) -> int:
+        """The process of its engine: the last one that became ready, as its log has it."""
+        return int(_ENGINE.findall(self.log_path.read_text(errors="replace"))[-1])
 
     def metric(self, name: str, **labels: str) -> float:
         """A counter's or gauge's value on /metrics; 0 when it has not been touched."""

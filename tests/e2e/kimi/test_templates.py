@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 import templates
+from settings import NAMED_ONLY
 
 from mooring.testing import TINY, ServerProcess, write_random_model
 
@@ -57,7 +58,7 @@ HABITS = {
 def serving(folder: Path, template: str) -> Iterator[httpx.Client]:
     model = write_random_model(folder / "model.gguf", TINY, chat_template=template)
     with (
-        ServerProcess(folder / "data", model) as server,
+        ServerProcess(folder / "data", model, NAMED_ONLY) as server,
         httpx.Client(base_url=server.url, timeout=60) as http,
     ):
         yield http

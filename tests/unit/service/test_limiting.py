@@ -1,4 +1,4 @@
-"""Limits of tenants. The library's windows run on the real clock; nothing here waits for it."""
+"""Limits of tenants. The windows run on the real clock; nothing here waits for it."""
 
 import pytest
 
@@ -52,7 +52,7 @@ async def test_requests_a_minute_are_counted_for_each_tenant():
     with pytest.raises(RateLimited, match="1000 requests a minute") as caught:
         for _ in range(2100):  # twice the limit, in case a minute begins meanwhile
             await limiter.enter("north")
-    assert 0 < caught.value.retry_after_s <= 60
+    assert 0 < caught.value.retry_after_s <= 61
     assert caught.value.headers["x-ratelimit-remaining-requests"] == "0"
     await limiter.enter("south")
 

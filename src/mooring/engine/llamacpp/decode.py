@@ -13,7 +13,7 @@ from mooring.engine.llamacpp.binding import DecodeContext
 from mooring.engine.llamacpp.buffer import Buffer
 from mooring.engine.llamacpp.fill import Fill
 from mooring.engine.llamacpp.outbox import Outbox
-from mooring.engine.llamacpp.request import Choice, Request, RequestStage
+from mooring.engine.llamacpp.request import Choice, Request, Stage
 from mooring.engine.llamacpp.sampler import make_chain, report_logprobs
 from mooring.engine.llamacpp.text import TextStream
 from mooring.telemetry import Metrics
@@ -34,17 +34,15 @@ class Decode:
         All choices draw from the same logits; their sequences share the prompt's cells.
         Raises as `advance` does.
         """
-        request.stage = RequestStage.DECODING
+        request.stage = Stage.DECODING
         sampling = request.generation.sampling
-        for index in range(sampling.choices):
-            sequence = fill.sequence
+        for index, sequence in enumerate(request.sequences):
             if index > 0:
-                sequence = self._buffer.open_on(fill.sequence, len(fill.tokens))
+                self._buffer.share(fill.sequence, sequence, len(fill.tokens))
             sampler = make_chain(sampling, choice=index, vocabulary=self._context.model.vocab_size)
             text = TextStream(sampling.stop)
             matcher = request.matcher and request.matcher.fork()
-            choice = Choice(index, sequence, sampler, text, len(fill.tokens), matcher=matcher)
-            request.choices.append(choice)
+            request.choices.append(Choice(index, sequence, sampler, text, matcher=matcher))
         for choice in request.choices:
             self.advance(request, choice, row)
 
@@ -57,7 +55,7 @@ class Decode:
         model, sampling = self._context.model, request.generation.sampling
         token, logprobs = self._draw(choice, row, sampling)
         choice.pending = token
-        choice.drawn += 1
+        choice.tokens.append(token)
         self._metrics.generated_tokens.inc()
 
         text = ""
@@ -92,15 +90,9 @@ class Decode:
         return token, (report_logprobs(self._context.model, own, token, wanted),)
 
     def _finish_choice(self, request: Request, choice: Choice, reason: FinishReason) -> None:
-        self.free(choice)
+        choice.sampler.close()
         self._outbox.post(request.sink, ChoiceFinished(choice.index, reason, choice.drawn))
         if all(other.finished for other in request.choices):
             drawn = sum(other.drawn for other in request.choices)
-            prompt_tokens = len(request.generation.prompt)
-            usage = Usage(prompt_tokens, request.cached_tokens, drawn)
+            usage = Usage(len(request.tokens), request.cached_tokens, drawn)
             self._outbox.post(request.sink, Finished(usage))
-
-    def free(self, choice: Choice) -> None:
-        """Give back the choice's sequence and sampler."""
-        self._buffer.close(choice.sequence)
-        choice.sampler.close()

@@ -1,7 +1,6 @@
 """The embedded engine's face to asyncio: an Engine whose work happens on one decode thread."""
 
 import asyncio
-import dataclasses
 import logging
 import threading
 from collections.abc import AsyncGenerator, Callable, Collection
@@ -20,6 +19,7 @@ from mooring.engine.interface import (
 )
 from mooring.engine.llamacpp.binding import DecodeContext
 from mooring.engine.llamacpp.grammar import Grammars
+from mooring.engine.llamacpp.inbox import Inbox
 from mooring.engine.llamacpp.outbox import Mail
 from mooring.engine.llamacpp.rendering import rendering_threads
 from mooring.engine.llamacpp.request import Request, Sink, Ticket
@@ -42,27 +42,40 @@ class LlamaEngine:
         context: DecodeContext,
         info: ModelInfo,
         prompter: Prompter,
-        store: KvStore,
+        open_store: Callable[[Callable[[], None]], KvStore],
         metrics: Metrics,
         *,
         max_queued: int,
+        automatic: bool = True,
+        whole: bool = False,
     ) -> None:
+        """`open_store` gets what the store calls, from its threads, when there is something to poll.
+
+        `automatic`: what was not named is reused, too. `whole`: see the scheduler.
+        """
+        self._automatic = automatic
+        self._whole = whole
         self._context = context
         self._info = info
         self._prompter = prompter
-        self._store = store
+        inbox = Inbox()
+        self._store = open_store(inbox.wake)
         self._loop = asyncio.get_running_loop()
         self._renderers = rendering_threads()
         self._grammars = Grammars(context.model)
         self._failure: str | None = None
+        self._closed = False
         self._scheduler = Scheduler(
             context,
-            store,
+            self._store,
             metrics,
+            inbox,
             self._deliver,
             kv_bytes_per_token=info.kv_bytes_per_token,
             max_queued=max_queued,
+            whole=whole,
         )
+
         self._thread = threading.Thread(target=self._work, name="mooring-decode", daemon=True)
         self._thread.start()
 
@@ -82,13 +95,13 @@ class LlamaEngine:
 
     async def keep(self, prefix: Prefix, on_progress: Callable[[Progress], None] | None = None) -> Kept:
         mail: asyncio.Queue[Event | Kept | MooringError] = asyncio.Queue()
-        ticket = Ticket(prefix, mail.put_nowait)
+        ticket = Ticket(mail.put_nowait, prefix)
         if len(prefix) == 0:  # there are templates without a common beginning
             return Kept(0)
         if not self._scheduler.could_ever_hold(ticket):
             raise PromptTooLong(
                 f"{len(prefix)} tokens do not fit into this server's KV buffer of"
-                f" {self._context.shape.cells} (engine.cells)"
+                f" {self._scheduler.total.cells} (engine.cells)"
             )
         self._scheduler.submit(ticket)
         try:
@@ -127,6 +140,9 @@ class LlamaEngine:
             self._scheduler.cancel(request)  # does nothing to one that has ended
 
     async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
         self._scheduler.close()
         await asyncio.to_thread(self._thread.join)
         # Before the model is freed: a cancelled request leaves its tokenising thread running.
@@ -152,20 +168,16 @@ class LlamaEngine:
             matcher = await self._on_renderer(self._grammars.compile, generation.grammar)
         control = self._info.control_tokens
         visible = frozenset(control[mark] for mark in generation.marks if mark in control)
-        return self._fitting(Request(generation, sink, matcher, visible))
+        request = Request(sink, generation, matcher, visible, self._automatic, self._whole)
+        return self._fitting(request)
 
     def _fitting(self, request: Request) -> Request:
-        """The request, without its prefix when both together could never be in the buffer."""
         if self._scheduler.could_ever_hold(request):
             return request
-        generation = dataclasses.replace(request.generation, prefix=None)
-        alone = Request(generation, request.sink, request.matcher, request.visible)
-        if self._scheduler.could_ever_hold(alone):
-            return alone
-        needed = alone.room
+        needed = request.needed
         raise PromptTooLong(
             f"the request needs {needed.cells} tokens of KV buffer and {needed.sequences} sequences;"
-            f" this server has {self._context.shape.cells} and {self._context.shape.sequences}:"
+            f" this server has {self._scheduler.total.cells} and {self._scheduler.total.sequences}:"
             " lower max_tokens or n, or start it with more engine.cells"
         )
 

@@ -1,32 +1,30 @@
-"""Prompt tokens on their way into a sequence."""
+"""Tokens on their way into a sequence by evaluation."""
 
 from dataclasses import dataclass, field
 
 from mooring.core.prefix import Tokens
 from mooring.engine.interface import Progress
-from mooring.engine.llamacpp.prefixes import Entry
-from mooring.engine.llamacpp.request import Request
+from mooring.engine.llamacpp.request import Ask
+from mooring.engine.llamacpp.sequence import Sequence
 
 
 @dataclass(eq=False)
 class Fill:
-    """Tokens [0, done) are in the sequence, [done, end) are to be evaluated."""
+    """Tokens [0, sequence.done) are in the sequence, the rest is to be evaluated."""
 
-    owner: Request | Entry
-    """A request's prompt, or a prefix that will be shared."""
-    sequence: int
+    owner: Ask
+    sequence: Sequence
     tokens: Tokens
-    done: int
     first: int = field(init=False)
-    """Where evaluation began: [0, first) was shared."""
+    """Where evaluation began: [0, first) was taken from elsewhere."""
 
     def __post_init__(self) -> None:
-        self.first = self.done
+        self.first = self.sequence.done
 
     @property
     def remaining(self) -> int:
-        return len(self.tokens) - self.done
+        return len(self.tokens) - self.sequence.done
 
     @property
     def progress(self) -> Progress:
-        return Progress(self.done - self.first, len(self.tokens) - self.first)
+        return Progress(self.sequence.done - self.first, len(self.tokens) - self.first)

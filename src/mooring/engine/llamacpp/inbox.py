@@ -30,6 +30,10 @@ class Inbox:
         """Have something done on the decode thread; after the end, nothing."""
         self._queue.put(action)
 
+    def wake(self) -> None:
+        """Let the decode thread look around; something that it polls has changed."""
+        self._queue.put(_nothing)
+
     def take(self, *, wait: bool) -> Iterator[Message]:
         """Everything that has arrived; with `wait`, at least one message."""
         try:
@@ -45,3 +49,7 @@ class Inbox:
         with self._door:
             self._end = error
         return {ask for ask in self.take(wait=False) if isinstance(ask, Request | Ticket)}
+
+
+def _nothing() -> None:
+    pass

@@ -1,284 +1,258 @@
-"""Brings prefixes into the KV buffer: from the store when it has them, else by computing them once.
+"""Brings an ask's tokens into its sequence: what others hold is shared, what is stored restored.
 
-With `saving`, the only part of the engine that touches `kvstore`. It is polled once a step and never
-blocks one. `prefixes` has the picture of a prefix's stages.
+The rest is evaluated; that is the scheduler's. With `saving`, the only part of the engine that touches
+`kvstore`. Nothing here blocks a step: an ask that has to wait is looked at again in the next one.
 """
 
 import logging
-from collections.abc import Callable, Collection
+import time
+from collections.abc import Iterable, Iterator
 
-from mooring.core.errors import EngineFailed, MooringError, StorageFull
-from mooring.core.prefix import Prefix
+from mooring.core.prefix import TOKEN_BYTES, Prefix
 from mooring.engine.interface import Source
-from mooring.engine.llamacpp.binding import DecodeContext
-from mooring.engine.llamacpp.buffer import Buffer
-from mooring.engine.llamacpp.cells import NO_ROOM, Room
-from mooring.engine.llamacpp.fill import Fill
-from mooring.engine.llamacpp.outbox import Outbox
-from mooring.engine.llamacpp.prefixes import Entry, PrefixStage
-from mooring.engine.llamacpp.request import Ask, Request, Ticket
-from mooring.engine.llamacpp.saving import Saving, answer, fail
+from mooring.engine.llamacpp.buffer import Buffer, shared_tokens
+from mooring.engine.llamacpp.rates import Rates
+from mooring.engine.llamacpp.request import Ask, Request, Stage, Ticket
+from mooring.engine.llamacpp.restoring import Restore
+from mooring.engine.llamacpp.saving import Saving
+from mooring.engine.llamacpp.sequence import Sequence
+from mooring.kvstore.match import Match, Stored
 from mooring.kvstore.store import KvStore
 from mooring.telemetry import Metrics
 
 _log = logging.getLogger("mooring.prefill")
+_STEP_BYTES = 32 << 20
+"""Imported in one step at most (but one block always): a few milliseconds at memory speed."""
+NOTHING = Match((), 0)
+_PRODUCING = {Stage.RESTORING, Stage.FILLING}
 
 
 class Prefill:
-    """The prefixes in and around the buffer."""
+    """The asks that are admitted and not yet being evaluated."""
 
     def __init__(
         self,
-        context: DecodeContext,
         buffer: Buffer,
-        fills: list[Fill],
         store: KvStore,
-        outbox: Outbox,
+        saving: Saving,
+        rates: Rates,
         metrics: Metrics,
         *,
-        kv_bytes_per_token: int,
-        wake: Callable[[], None],
+        whole: bool,
     ) -> None:
-        """`fills` is the scheduler's list of what is to be evaluated.
-
-        `wake` is called, from another thread, when a poll would find something new.
-        """
-        self._context = context
+        """`whole`: the model's sequences cannot be cut, so only whole prefixes are shared and stored."""
         self._buffer = buffer
-        self._fills = fills
         self._store = store
-        self._saving = Saving(context, store, outbox, wake)
-        self._outbox = outbox
+        self._saving = saving
+        self._rates = rates
         self._metrics = metrics
-        self._kv_bytes_per_token = kv_bytes_per_token
-        self._wake = wake
-        self._entries: set[Entry] = set()
-        self._by_id: dict[str, Entry] = {}
-        """What new askers find. A released entry is not here, but serves its requests to the end."""
-        self._claimed: dict[Request, Entry] = {}
+        self._whole = whole
+        self._arriving: list[Ask] = []
+        self._producing: list[Ask] = []
+        """Whose sequences are growing towards their tokens; others may be waiting for that."""
 
-    # Asking
+    # Before admission
 
-    def claim(self, request: Request) -> None:
-        """A request arrived: ask for its prefix's bytes while it queues."""
-        if request.prefix is not None:
-            entry = self._claimed[request] = self._entry(request.prefix)
-            entry.claims.add(request)
+    def read_ahead(self, ask: Ask) -> None:
+        """An ask has queued: begin to read what is stored of it."""
+        ask.restore = self._stored(ask, beyond=0)
 
-    def keep(self, ticket: Ticket) -> None:
-        """Somebody wants a prefix durable; answered at once if it is."""
-        if not self._saving.join(ticket):
-            entry = self._entry(ticket.prefix)
-            entry.tickets.append(ticket)
-            self._answer_tickets(entry)
+    def ticket_for(self, ask: Ask) -> Ticket | None:
+        """What has to be admitted before a request, so that the prefix it names is there for it.
 
-    def poll(self) -> None:
-        """Take in what the store has answered."""
-        for entry in list(self._entries):
-            if entry.stage is PrefixStage.FETCHING and entry.fetch.done():
-                self._fetched(entry)
-        self._saving.poll()
-
-    def entry_of(self, ask: Ask) -> Entry | None:
-        """The prefix that an ask is about; None for a request that reuses nothing."""
-        if isinstance(ask, Request):
-            return self._claimed.get(ask)
-        entry = self._by_id.get(ask.prefix.id)
-        return entry if entry is not None and ask in entry.tickets else None
-
-    def _entry(self, prefix: Prefix) -> Entry:
-        entry = self._by_id.get(prefix.id)
-        if entry is None:
-            entry = self._by_id[prefix.id] = Entry(prefix, self._store.fetch(prefix.id))
-            self._entries.add(entry)
-            entry.fetch.add_done_callback(lambda _: self._wake())
-        return entry
-
-    def _fetched(self, entry: Entry) -> None:
-        entry.stage = PrefixStage.FETCHED
-        if (error := entry.fetch.exception()) is not None:  # a broken disk is as good as none
-            _log.error("prefix unreadable prefix=%s error=%s", entry.prefix.id[:12], error)
-            self._metrics.rejected_kv.labels("unreadable").inc()
-        else:
-            entry.found = entry.fetch.result()
-            # Found in RAM while it is still being saved, it is not durable yet.
-            saved = not self._saving.under_way(entry.prefix.id)
-            entry.durable = entry.found is not None and saved
-        self._answer_tickets(entry)
-
-    def _answer_tickets(self, entry: Entry) -> None:
-        """Answer who waits for a prefix that is durable, or that never can be."""
-        if entry.durable:
-            for ticket in entry.tickets:
-                answer(ticket, 0, self._outbox)
-            entry.tickets.clear()
-        elif entry.tickets and entry.stage is PrefixStage.FETCHED:
-            size = len(entry.prefix) * self._kv_bytes_per_token
-            if not self._store.room_for(size):
-                message = (
-                    f"no room on disk for a cache of {len(entry.prefix)} tokens"
-                    f" ({size / 1e6:.1f} MB): delete caches or free space in the data directory"
-                )
-                fail(entry.tickets, StorageFull(message), self._outbox)
-        self._drop_if_unused(entry)
-
-    # Bringing into the buffer
-
-    def room_for(self, entry: Entry | None) -> Room:
-        """What a prefix still needs to be in the buffer."""
-        return NO_ROOM if entry is None or entry.in_buffer else entry.room
-
-    def bring(self, entry: Entry, ask: Ask) -> Source:
-        """See that a fetched prefix becomes resident, at once or by computing it; says whence."""
-        source = Source.RESIDENT
-        if entry.stage is PrefixStage.FETCHED:
-            source = self._restore(entry) or self._compute(entry, ask)
-        if entry.stage is PrefixStage.COMPUTING:
-            return Source.COMPUTED
-        if isinstance(ask, Ticket):  # in the buffer, but not known to be on disk
-            self._saving.begin(entry)
-        return source
-
-    def _compute(self, entry: Entry, ask: Ask) -> Source:
-        """Begin to evaluate a prefix that the store does not have."""
-        if isinstance(ask, Request):
-            self._metrics.recomputed_prefixes.inc()
-            _log.warning("prefix gone, computing it again prefix=%s", entry.prefix.id[:12])
-        sequence = self._enter_buffer(entry)
-        entry.stage, entry.begun_by, entry.durable = PrefixStage.COMPUTING, ask, False
-        self._fills.append(Fill(entry, sequence, entry.prefix.tokens, 0))
-        return Source.COMPUTED
-
-    def _restore(self, entry: Entry) -> Source | None:
-        """Import the fetched bytes; None when there are none or llama.cpp refuses them."""
-        found, entry.found = entry.found, None
-        if found is None or found.item.tokens != len(entry.prefix):
-            return None
-        if not self._context.import_sequence(self._enter_buffer(entry), found.item.payload):
-            self._metrics.rejected_kv.labels("refused").inc()
-            self._leave_buffer(entry)
-            return None
-        entry.stage = PrefixStage.RESIDENT
-        return Source(found.tier)
-
-    def _enter_buffer(self, entry: Entry) -> int:
-        self._buffer.reserve(entry.room)
-        entry.sequence = self._buffer.open()
-        return entry.sequence
-
-    def computed(self, entry: Entry) -> None:
-        """The last token of a prefix was evaluated: it is resident, and written through."""
-        entry.stage = PrefixStage.RESIDENT
-        if not entry.released:
-            self._saving.begin(entry)
-
-    # Letting go
-
-    def leave(self, request: Request) -> None:
-        """A request ended, by itself or by cancellation."""
-        entry = self._claimed.pop(request, None)
-        if entry is not None:
-            entry.claims.discard(request)
-            if request in entry.waiting:
-                entry.waiting.remove(request)
-            self._drop_if_unused(entry)
-
-    def withdraw(self, ticket: Ticket) -> None:
-        """A ticket's holder went away."""
-        ticket.ended = True
-        entry = self.entry_of(ticket)
-        if entry is not None:
-            entry.tickets.remove(ticket)
-            self._drop_if_unused(entry)
-
-    def release(self, prefix_id: str) -> None:
-        """Forget a prefix everywhere; whoever uses it keeps its cells until the end."""
-        self._store.forget(prefix_id)
-        gone = EngineFailed("the prefix was released while it was being kept")
-        self._saving.forget(prefix_id, gone)
-        if (entry := self._by_id.pop(prefix_id, None)) is not None:
-            entry.released = True
-            fail(entry.tickets, gone, self._outbox)
-            self._drop_if_unused(entry)
-
-    def release_all_but(self, prefix_ids: Collection[str]) -> None:
-        self._store.forget_all_but(prefix_ids)
-
-    def drop_idle(self, *, besides: Entry | None) -> None:
-        """Take idle prefixes out of the buffer: attention costs follow the highest used cell."""
-        for entry in list(self._entries):
-            if entry is not besides and entry.idle and entry.stage is PrefixStage.RESIDENT:
-                self._forget(entry)
-
-    def recall_one(self, *, besides: Entry | None) -> bool:
-        """Take out a prefix that only queued requests want, so that one before them can start.
-
-        Its bytes are asked for again; it comes back when its turn comes. False when there is none.
+        That is when the store does not keep the prefix (it is computed again, and saved), or when it is
+        a checkpoint that the request can only begin from.
         """
-        for entry in self._entries:
-            if entry is not besides and entry.recallable:
-                self._leave_buffer(entry)
-                entry.stage, entry.fetch = PrefixStage.FETCHING, self._store.fetch(entry.prefix.id)
-                entry.fetch.add_done_callback(lambda _: self._wake())
-                return True
-        return False
+        if not isinstance(ask, Request) or ask.generation.prefix is None or not ask.named:
+            return None
+        if ask.helped:
+            return None  # once is enough: what failed may fail again, and it can compute all by itself
+        prefix = ask.generation.prefix
+        kept = self._store.kept(prefix.id) or self._saving.under_way(prefix.id)
+        if self._whole:
+            if ask.limit == 0 or self.promising(ask)[1]:
+                return None
+        elif kept or any(_keeps(other, prefix.id) for other in [*self._arriving, *self._producing]):
+            return None
+        ticket = Ticket(nobody, prefix)
+        if not self._buffer.total.holds(ticket.needed):
+            return None
+        ask.helped = True
+        if not kept:
+            ask.ticket = ticket
+            self.report_lost(prefix)
+        self.read_ahead(ticket)
+        return ticket
 
-    def give_up(self, entry: Entry, error: MooringError) -> list[Request]:
-        """The native library failed on a prefix: back to nothing; returns who waited for it."""
-        waiting, entry.waiting = entry.waiting, []
-        fail(entry.tickets, error, self._outbox)
-        self._leave_buffer(entry)
-        entry.stage, entry.begun_by = PrefixStage.FETCHED, None  # whoever is queued may try again
-        self._drop_if_unused(entry)
-        return waiting
+    def report_lost(self, prefix: Prefix) -> None:
+        """A prefix that should be kept has to be computed again."""
+        self._metrics.recomputed_prefixes.inc()
+        _log.warning("prefix gone, computing it again prefix=%s", prefix.id[:12])
 
-    def tickets(self) -> list[Ticket]:
-        """Everybody who still waits for a prefix to be durable."""
-        return [*(t for entry in self._entries for t in entry.tickets), *self._saving.tickets()]
+    def promising(self, ask: Ask) -> tuple[Sequence | None, int]:
+        """The sequence that holds, or will hold, most of an ask's tokens, and how many."""
+        best, share = None, 0
+        for sequence in self._buffer.sequences:
+            if (planned := self._planned(sequence, ask)) > share:
+                best, share = sequence, planned
+        return best, share
 
-    def _drop_if_unused(self, entry: Entry) -> None:
-        if not entry.idle:
-            return
-        match entry.stage:
-            case PrefixStage.FETCHING | PrefixStage.FETCHED:
-                self._forget(entry)
-            case PrefixStage.COMPUTING:
-                # A recomputation goes on although its client went away: else clients with short
-                # patience would begin it for ever and never see it done.
-                if entry.released or isinstance(entry.begun_by, Ticket):
-                    self._forget(entry)
-            case PrefixStage.RESIDENT:
-                if entry.released:
-                    self._forget(entry)
+    # Admitted
 
-    def _forget(self, entry: Entry) -> None:
-        self._leave_buffer(entry)
-        self._entries.discard(entry)
-        if self._by_id.get(entry.prefix.id) is entry:
-            del self._by_id[entry.prefix.id]
+    def begin(self, ask: Ask) -> None:
+        """An ask has its sequences."""
+        ask.stage = Stage.SHARING
+        self._arriving.append(ask)
 
-    def _leave_buffer(self, entry: Entry) -> None:
-        if entry.sequence is not None:
-            self._fills[:] = [fill for fill in self._fills if fill.owner is not entry]
-            self._buffer.close(entry.sequence)
-            self._buffer.give_back(entry.room)
-            entry.sequence = None
+    def advance(self) -> Iterator[Ask]:
+        """Move on whoever can; yields those whose other tokens are to be evaluated now."""
+        budget = _STEP_BYTES
+        for ask in list(self._arriving):
+            if ask.stage is Stage.SHARING:
+                self._share(ask)
+            if ask.stage is Stage.RESTORING and budget > 0:
+                budget -= self._restore(ask)
+            if ask.stage is Stage.FILLING:
+                self._arriving.remove(ask)
+                ask.taken = ask.sequence.done
+                yield ask
 
-    def check(self) -> None:
-        """Invariants, for tests to run after every step."""
-        for entry in self._entries:
-            computing = [fill for fill in self._fills if fill.owner is entry]
-            assert bool(computing) == (entry.stage is PrefixStage.COMPUTING), entry
-            assert entry.in_buffer == (entry.stage in (PrefixStage.COMPUTING, PrefixStage.RESIDENT)), (
-                entry
-            )
-            assert set(entry.waiting) <= entry.claims, entry
-            assert not entry.waiting or entry.stage is PrefixStage.COMPUTING, entry
-            assert not (entry.idle and entry.stage is PrefixStage.FETCHED), entry
-        assert set(self._claimed.values()) <= self._entries
-        assert set(self._by_id.values()) <= self._entries
+    def importing(self) -> bool:
+        """Whether bytes are here that wait for the next step only."""
+        return any(
+            ask.stage is Stage.RESTORING and ask.restore is not None and ask.restore.fetch.done()
+            for ask in self._arriving
+        )
 
-    @property
-    def reserved(self) -> Room:
-        """What prefixes hold of the buffer."""
-        return sum((entry.room for entry in self._entries if entry.in_buffer), NO_ROOM)
+    def forget(self, ask: Ask) -> None:
+        """An ask is at its end, or its tokens are all there: nobody can be waiting for it any more."""
+        if ask in self._arriving:
+            self._arriving.remove(ask)
+        if ask in self._producing:
+            self._producing.remove(ask)
+        self._stop_reading(ask)
+
+    def wanted(self, sequence: Sequence) -> bool:
+        """Whether somebody is about to share a sequence."""
+        return any(ask.stage is Stage.SHARING and self._planned(sequence, ask) for ask in self._arriving)
+
+    def behind(self, ask: Ask) -> Iterable[Ask]:
+        """Who waits for an ask's tokens."""
+        return [other for other in self._arriving if other.behind is ask]
+
+    # Sharing
+
+    def _planned(self, sequence: Sequence, ask: Ask) -> int:
+        """How many of the ask's leading tokens a sequence holds or will hold."""
+        if sequence in ask.sequences:
+            return 0
+        share = min(shared_tokens(sequence, ask.scope, ask.label), ask.limit)
+        if self._whole and not share == ask.limit == sequence.tokens_planned:
+            return 0
+        return share
+
+    def _held(self, sequence: Sequence, ask: Ask) -> int:
+        """How many of them can be shared now."""
+        planned = self._planned(sequence, ask)
+        if self._whole:
+            return planned if sequence.done == planned else 0
+        return min(planned, sequence.done)
+
+    def _share(self, ask: Ask) -> None:
+        """Take what another sequence holds, unless one is about to hold more."""
+        best, share = None, 0
+        for sequence in self._buffer.sequences:
+            if (held := self._held(sequence, ask)) > share:
+                best, share = sequence, held
+        waited_for = ask.behind
+        ask.behind = self._ahead(ask, share)
+        if ask.behind is not None:
+            return  # all wait for one computation instead of starting their own
+        if best is not None:
+            self._buffer.share(best, ask.sequence, share)
+            computed = waited_for is not None and waited_for.taken < share
+            ask.source = Source.COMPUTED if computed else Source.RESIDENT
+        ask.stage = Stage.RESTORING
+        self._producing.append(ask)
+        if ask.restore is None or self._match(ask).tokens > ask.restore.match.tokens:
+            self._stop_reading(ask)  # more has been stored since it queued
+            ask.restore = self._stored(ask, beyond=share)
+        if ask.restore is None:
+            self._store.touch(self._match(ask).blocks)  # resident is used, too
+
+    def _ahead(self, ask: Ask, share: int) -> Ask | None:
+        """Who is bringing more of an ask's tokens into the buffer than are there now."""
+        for other in self._producing:
+            if other.stage in _PRODUCING and self._planned(other.sequence, ask) > share:
+                return other
+        return None
+
+    # Restoring
+
+    def _stored(self, ask: Ask, *, beyond: int) -> Restore | None:
+        """Begin to read what is stored of an ask's tokens [beyond, limit); None when nothing is."""
+        match = self._match(ask)
+        blocks = [block for block in match.blocks if block.used > beyond]
+        if not blocks or not self._worth_loading(blocks, beyond):
+            return None
+        return Restore(match, self._store.fetch(blocks))
+
+    def _match(self, ask: Ask) -> Match:
+        if ask.scope is None:
+            return NOTHING
+        return self._store.match(ask.scope, ask.label[: TOKEN_BYTES * ask.limit])
+
+    def _stop_reading(self, ask: Ask) -> None:
+        if ask.restore is not None:
+            ask.restore.fetch.cancel()
+            ask.restore = None
+
+    def _worth_loading(self, blocks: list[Stored], beyond: int) -> bool:
+        size = sum(block.size_bytes for block in blocks)
+        read_s = self._store.seconds_to_read(blocks)
+        return self._rates.worth_loading(read_s, size, blocks[-1].used - beyond)
+
+    def _restore(self, ask: Ask) -> int:
+        """Import the blocks that were read, as many as fit into a step; returns their bytes."""
+        restore, imported = ask.restore, 0
+        if restore is None:
+            ask.stage = Stage.FILLING
+            return 0
+        if not restore.fetch.done():
+            return 0
+        while imported < _STEP_BYTES and not restore.complete:
+            size = self._import(ask, restore)
+            if size is None:  # what comes after a gap is of no use
+                restore.next = len(restore.fetch.blocks)
+                break
+            imported += size
+            restore.next += 1
+        if restore.complete:
+            ask.restore, ask.stage = None, Stage.FILLING
+        return imported
+
+    def _import(self, ask: Ask, restore: Restore) -> int | None:
+        """One block; the bytes that were imported, or None when it cannot be."""
+        block, sequence = restore.fetch.blocks[restore.next], ask.sequence
+        end = min(block.used, ask.limit)
+        if end <= sequence.done:
+            return 0
+        payload = restore.fetch.payload(restore.next)
+        if payload is None or block.start > sequence.done:
+            return None
+        begun = time.perf_counter()
+        if not self._buffer.restore(sequence, payload, block.start, end):
+            self._metrics.rejected_kv.labels("refused").inc()
+            return None
+        self._rates.import_bytes.measured(payload.nbytes, time.perf_counter() - begun)
+        if ask.source is not Source.DISK:
+            ask.source = Source(restore.fetch.tier(restore.next))
+        return int(payload.nbytes)
+
+
+def _keeps(ask: Ask, prefix_id: str) -> bool:
+    return isinstance(ask, Ticket) and ask.prefix.id == prefix_id
+
+
+def nobody(_: object) -> None:
+    """The sink of a ticket that the engine made for itself."""

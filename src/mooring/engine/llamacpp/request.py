@@ -1,32 +1,44 @@
-"""What clients ask of the scheduler: answers (Request), or that a prefix be kept (Ticket)."""
+"""What clients ask of the scheduler: answers (Request), or that a prefix be kept (Ticket).
+
+    QUEUED --room--> SHARING --cells--> RESTORING --bytes--> FILLING --prompt--> DECODING --> ENDED
+                                                                |------prefix--> SAVING ----> ENDED
+
+Each stage is left in the step in which it has nothing to wait for.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from mooring.core.errors import MooringError
-from mooring.core.prefix import Prefix, common_length
+from mooring.core.prefix import Prefix, Tokens, common_tokens, pack
 from mooring.engine.interface import Event, FinishReason, Generation, Kept, Source
 from mooring.engine.llamacpp.binding import SamplerChain
-from mooring.engine.llamacpp.cells import NO_ROOM, Room
+from mooring.engine.llamacpp.cells import Room
 from mooring.engine.llamacpp.grammar import Matcher
+from mooring.engine.llamacpp.restoring import Restore
+from mooring.engine.llamacpp.sequence import Sequence
 from mooring.engine.llamacpp.text import TextStream
 
 Sink = Callable[[Event | Kept | MooringError], None]
 """Where a client's events go; called on the client's thread."""
 
 
-class RequestStage(Enum):
-    """Where a request stands: QUEUED -> (WAITING ->) FILLING -> DECODING -> ENDED."""
+class Stage(Enum):
+    """Where an ask stands."""
 
     QUEUED = auto()
-    """No room is reserved yet."""
-    WAITING = auto()
-    """Admitted; its prefix is on its way into the buffer."""
+    """No room is reserved yet; stored bytes are being read ahead."""
+    SHARING = auto()
+    """Admitted; waits for another sequence to hold what it will share."""
+    RESTORING = auto()
+    """Stored blocks are on their way into its sequence."""
     FILLING = auto()
-    """Its prompt is being evaluated."""
+    """The rest of its tokens is being evaluated."""
     DECODING = auto()
-    """Its choices are being drawn."""
+    """A request's choices are being drawn."""
+    SAVING = auto()
+    """A ticket's blocks are on their way to disk."""
     ENDED = auto()
 
 
@@ -35,71 +47,134 @@ class Choice:
     """One answer of a request."""
 
     index: int
-    sequence: int
+    sequence: Sequence
     sampler: SamplerChain
     text: TextStream
-    position: int
-    """Where the next token goes: tokens in the sequence so far."""
     pending: int | None = None
     """The token drawn last, to be evaluated in the next step."""
-    drawn: int = 0
+    tokens: list[int] = field(default_factory=list)
+    """All that were drawn."""
     matcher: Matcher | None = None
     """Its place in the request's grammar."""
     finished: FinishReason | None = None
 
+    @property
+    def drawn(self) -> int:
+        return len(self.tokens)
+
 
 @dataclass(eq=False)
-class Request:
+class Ask:
+    """Tokens that are to be in the buffer, for whatever purpose."""
+
+    sink: Sink
+    stage: Stage = field(default=Stage.QUEUED, init=False)
+    scope: str | None = field(init=False)
+    """Whose content it may share."""
+    tokens: Tokens = field(init=False)
+    """What is to be in the buffer."""
+    label: bytes = field(init=False)
+    """The tokens, packed."""
+    limit: int = field(init=False)
+    """How many leading tokens may be taken from elsewhere."""
+    source: Source = field(default=Source.NONE, init=False)
+    sequences: list[Sequence] = field(default_factory=list, init=False)
+    """From admission on: one for each choice, the first of which the prompt goes into."""
+    share: int = field(default=0, init=False)
+    """Leading tokens whose cells are promised by others."""
+    behind: "Ask | None" = field(default=None, init=False)
+    """Whose tokens it is waiting for."""
+    restore: Restore | None = field(default=None, init=False)
+    taken: int = field(default=0, init=False)
+    """Leading tokens that were taken from elsewhere; the others are evaluated."""
+
+    @property
+    def sequence(self) -> Sequence:
+        return self.sequences[0]
+
+    @property
+    def ended(self) -> bool:
+        return self.stage is Stage.ENDED
+
+    @property
+    def end(self) -> int:
+        """The position that its first sequence will need at most."""
+        raise NotImplementedError
+
+    @property
+    def needed(self) -> Room:
+        """All it can need in an empty buffer."""
+        raise NotImplementedError
+
+
+@dataclass(eq=False)
+class Request(Ask):
     """A generation on its way through the engine."""
 
     generation: Generation
-    sink: Sink
     matcher: Matcher | None = None
     """At the beginning of the grammar that the generation asks for."""
     visible: frozenset[int] = frozenset()
     """Control tokens that show in the text."""
-    stage: RequestStage = RequestStage.QUEUED
-    source: Source = Source.NONE
-    cached_tokens: int = 0
+    automatic: bool = True
+    """Whether it may share what was not named, and whether its own content is kept for later ones."""
+    whole: bool = False
+    """Whether it can begin from nothing but the whole of the prefix that it names."""
+    ticket: "Ticket | None" = None
+    """Computes the prefix that it names and that had been lost: this request pays for it."""
+    helped: bool = False
+    """A ticket was made for it."""
     choices: list[Choice] = field(default_factory=list)
-    reuse: int = field(init=False)
-    """Leading prompt tokens shared with the prefix: [0, reuse) are taken, [reuse, end) evaluated."""
 
     def __post_init__(self) -> None:
-        prompt, prefix = self.generation.prompt, self.generation.prefix
-        shared = 0 if prefix is None else common_length(prompt, prefix.tokens)
-        self.reuse = max(0, min(shared, len(prompt) - 1))  # the last token's logits are needed
+        generation = self.generation
+        self.tokens, self.label = generation.prompt, pack(generation.prompt)
+        prefix = generation.prefix
+        self.automatic = self.automatic and not self.whole and generation.scope is not None
+        self.scope = generation.scope if prefix is None else prefix.scope
+        self.limit = len(generation.prompt) - 1  # the last token's logits are needed
+        if self.whole:
+            whole = prefix is not None and self.named == len(prefix) <= self.limit
+            self.limit = self.named if whole else 0
+        elif not self.automatic:
+            self.limit = min(self.limit, self.named)
 
     @property
-    def prefix(self) -> Prefix | None:
-        """What to reuse, if anything can be."""
-        return self.generation.prefix if self.reuse else None
+    def cached_tokens(self) -> int:
+        """Prompt tokens that were computed before it came."""
+        own = 0 if self.ticket is None else len(self.ticket.tokens) - self.ticket.taken
+        return max(0, self.taken - own)
 
     @property
-    def room(self) -> Room:
-        """All it can need beside its prefix."""
+    def named(self) -> int:
+        """Leading tokens that the prompt shares with the prefix it names."""
+        prefix = self.generation.prefix
+        return 0 if prefix is None else common_tokens(prefix.label, self.label)
+
+    @property
+    def end(self) -> int:
+        return len(self.tokens) + self.generation.sampling.max_tokens
+
+    @property
+    def needed(self) -> Room:
         sampling = self.generation.sampling
-        own = len(self.generation.prompt) - self.reuse
-        return Room(own + sampling.choices * sampling.max_tokens, sampling.choices)
-
-    @property
-    def ended(self) -> bool:
-        return self.stage is RequestStage.ENDED
+        return Room(len(self.tokens) + sampling.choices * sampling.max_tokens, sampling.choices)
 
 
 @dataclass(eq=False)
-class Ticket:
+class Ticket(Ask):
     """Somebody waits for a prefix to be durable."""
 
     prefix: Prefix
-    sink: Sink
-    ended: bool = False
-    """Answered, or its holder went away."""
+
+    def __post_init__(self) -> None:
+        self.scope, self.tokens, self.label = self.prefix.scope, self.prefix.tokens, self.prefix.label
+        self.limit = len(self.prefix)
 
     @property
-    def room(self) -> Room:
-        """It needs its prefix only."""
-        return NO_ROOM
+    def end(self) -> int:
+        return len(self.prefix)
 
-
-Ask = Request | Ticket
+    @property
+    def needed(self) -> Room:
+        return Room(len(self.prefix), 1)

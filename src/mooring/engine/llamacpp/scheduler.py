@@ -6,10 +6,12 @@ that a long prompt delays running answers by one chunk and no more. Everything b
 """
 
 import logging
+import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 from mooring.core.errors import EngineFailed, MooringError
+from mooring.core.prefix import pack
 from mooring.engine.interface import Source, Started
 from mooring.engine.llamacpp.admission import Admission
 from mooring.engine.llamacpp.binding import DecodeContext
@@ -17,17 +19,23 @@ from mooring.engine.llamacpp.buffer import Buffer
 from mooring.engine.llamacpp.cells import Room
 from mooring.engine.llamacpp.decode import Decode
 from mooring.engine.llamacpp.fill import Fill
+from mooring.engine.llamacpp.idle import Idle
 from mooring.engine.llamacpp.inbox import Inbox
 from mooring.engine.llamacpp.outbox import Mail, Outbox
-from mooring.engine.llamacpp.prefill import Prefill
-from mooring.engine.llamacpp.prefixes import Entry, PrefixStage
-from mooring.engine.llamacpp.request import Ask, Request, RequestStage, Sink, Ticket
+from mooring.engine.llamacpp.prefill import Prefill, nobody
+from mooring.engine.llamacpp.rates import Rates
+from mooring.engine.llamacpp.request import Ask, Request, Stage, Ticket
+from mooring.engine.llamacpp.saving import Saving
 from mooring.engine.llamacpp.step import FillRows, Rows, plan_step
+from mooring.kvstore.match import BLOCK_TOKENS
 from mooring.kvstore.store import KvStore
 from mooring.telemetry import Metrics
 
 _log = logging.getLogger("mooring.scheduler")
 _ABORTED = 2
+_WORTH_COMPACTING_CELLS = 2048
+_TELLING_TOKENS = 64
+"""Batches with at least so many prompt tokens tell how fast the model reads."""
 
 
 class Scheduler:
@@ -38,32 +46,34 @@ class Scheduler:
         context: DecodeContext,
         store: KvStore,
         metrics: Metrics,
+        inbox: Inbox,
         deliver: Callable[[Mail], None],
         *,
         kv_bytes_per_token: int,
         max_queued: int,
+        whole: bool = False,
     ) -> None:
+        """`whole`: the model's sequences cannot be cut, so only whole prefixes are reused."""
         self._context = context
+        self._store = store
         self._metrics = metrics
-        self._buffer = Buffer(context)
+        self._whole = whole
+        self._rates = Rates()
+        self._buffer = Buffer(context, scratch_cells=BLOCK_TOKENS)
         self._outbox = Outbox(deliver)
-        self._fills: list[Fill] = []
-        """What is being prefilled, oldest first."""
-        self._prefill = Prefill(
-            context,
-            self._buffer,
-            self._fills,
-            store,
-            self._outbox,
-            metrics,
-            kv_bytes_per_token=kv_bytes_per_token,
-            wake=self.wake,
-        )
+        self._saving = Saving(self._buffer, store, self._outbox, kv_bytes_per_token)
+        self._prefill = Prefill(self._buffer, store, self._saving, self._rates, metrics, whole=whole)
+        self._idle = Idle(self._buffer, self._prefill, self._saving)
         self._decode = Decode(context, self._buffer, self._outbox, metrics)
-        self._admission = Admission(self._buffer, self._prefill, self._outbox, max_queued)
-        self._running: list[Request] = []
-        self._inbox = Inbox()
-        self._in_flight: frozenset[Request | Entry] = frozenset()
+        self._admission = Admission(
+            self._buffer, self._prefill, self._idle, self._outbox, max_queued, whole=whole
+        )
+        self._admitted: list[Ask] = []
+        """Whoever has sequences, oldest first."""
+        self._fills: list[Fill] = []
+        """What is being evaluated, oldest first."""
+        self._inbox = inbox
+        self._in_flight: frozenset[Ask] = frozenset()
         self._closing = False
 
     # Any thread
@@ -78,34 +88,34 @@ class Scheduler:
 
     def cancel(self, ask: Ask) -> None:
         """Its client went away; no further event of it matters. Harmless when it has ended."""
-        if self._in_flight == {ask}:
+        if self._in_flight == {ask} and not self._whole:
             self._context.abort()  # nobody else's tokens are being evaluated
         self._inbox.call(lambda: self._withdraw(ask))
 
     def release(self, prefix_id: str) -> None:
-        self._inbox.call(lambda: self._prefill.release(prefix_id))
+        self._inbox.call(lambda: self._release(prefix_id))
 
     def release_all_but(self, prefix_ids: Collection[str]) -> None:
-        self._inbox.call(lambda: self._prefill.release_all_but(prefix_ids))
-
-    def wake(self) -> None:
-        self._inbox.call(lambda: None)
+        self._inbox.call(lambda: self._store.release_all_but(prefix_ids))
 
     def close(self) -> None:
-        self._context.abort()
+        if not self._whole:
+            self._context.abort()
         self._inbox.call(self._close)
 
+    @property
+    def total(self) -> Room:
+        """What an empty buffer has room for."""
+        return self._buffer.total
+
     def could_ever_hold(self, ask: Ask) -> bool:
-        """Whether the empty buffer has room for what is asked, its prefix included."""
-        room = ask.room
-        if ask.prefix is not None:
-            room += Room(len(ask.prefix), 1)
-        return self._buffer.total.holds(room)
+        """Whether the empty buffer has room for all that an ask can need."""
+        return self._buffer.total.holds(ask.needed)
 
     def fail_everything(self, error: MooringError) -> None:
         """Let nobody wait: refuse what comes, fail what is here. Touches no native state."""
         left = self._inbox.close(error)
-        for ask in {*left, *self._running, *self._admission, *self._prefill.tickets()}:
+        for ask in {*left, *self._admitted, *self._admission, *self._saving.tickets()}:
             if not ask.ended:
                 self._outbox.post(ask.sink, error)
         self._outbox.flush()
@@ -122,15 +132,17 @@ class Scheduler:
         self.fail_everything(EngineFailed("the server is shutting down; try again shortly"))
 
     def step(self) -> bool:
-        """Admit, plan, evaluate, advance; False when there was nothing to evaluate."""
-        for ask, entry in self._admission.admit():
-            self._start(ask, entry)
-        self._outbox.flush()  # who has started should not hear of it a whole chunk later
+        """Admit, prefill, decode, save; False when there is nothing to go on with."""
+        self._start()
+        self._compact()
         rows = plan_step(self._context.batch, self._running, self._fills)
         if rows and self._evaluate(rows):
             self._advance(rows)
+        saved = self._saving.advance()
+        if self._admitted:
+            self._idle.clear()
         self._report()
-        return bool(rows)
+        return bool(rows) or saved or self._prefill.importing()
 
     def _receive(self, *, wait: bool) -> None:
         """Take what has arrived, or wait for something.
@@ -139,57 +151,69 @@ class Scheduler:
         included, is seen by the next one's admission.
         """
         for message in self._inbox.take(wait=wait):
-            if isinstance(message, Request | Ticket):
-                self._admission.enter(message)
+            if isinstance(message, Ask):
+                self._enter(message)
             else:
                 message()
-        self._prefill.poll()
+        self._store.poll()
+        self._saving.poll()
 
-    def _start(self, ask: Ask, entry: Entry | None) -> None:
-        """The room is there: begin, or wait for the prefix."""
-        if isinstance(ask, Ticket):
-            assert entry is not None
-            self._prefill.bring(entry, ask)
+    def _enter(self, ask: Ask) -> None:
+        if not (isinstance(ask, Ticket) and self._saving.settle(ask)):
+            self._admission.enter(ask)
+
+    def _start(self) -> None:
+        """Admit whoever there is room for, and begin to evaluate whoever has all that was to be had."""
+        for ask in self._admission.admit():
+            self._admitted.append(ask)
+            self._prefill.begin(ask)
+        for ask in self._prefill.advance():
+            self._begin_fill(ask)
+        self._outbox.flush()  # who has started should not hear of it a whole chunk later
+
+    def _begin_fill(self, ask: Ask) -> None:
+        if isinstance(ask, Request):
+            source = ask.source if ask.cached_tokens or ask.ticket else Source.NONE
+            if source is not Source.NONE:
+                self._metrics.cached_tokens.labels(source).inc(ask.cached_tokens)
+            self._outbox.post(ask.sink, Started(ask.cached_tokens, source))
+        fill = Fill(ask, ask.sequence, ask.tokens)
+        if fill.remaining:
+            self._fills.append(fill)
+        else:
+            assert isinstance(ask, Ticket)
+            self._filled_prefix(ask)
+
+    def _compact(self) -> None:
+        """Everything moves to low cells when what runs has come to lie much higher than it need."""
+        held, height = self._buffer.held, self._buffer.height
+        if self._whole or height <= 2 * held or height - held < _WORTH_COMPACTING_CELLS:
             return
-        self._buffer.reserve(ask.room)
-        self._running.append(ask)
-        if entry is None:
-            self._begin_fill(ask, self._buffer.open(), start=0)
-            return
-        ask.stage = RequestStage.WAITING
-        entry.waiting.append(ask)
-        ask.source = self._prefill.bring(entry, ask)
-        if entry.stage is PrefixStage.RESIDENT:
-            self._start_waiting(entry)
+        moved = self._buffer.compact()
+        self._metrics.compactions.inc()
+        _log.info("buffer compacted from_cells=%d to_cells=%d bytes=%d", height, held, moved)
 
-    def _start_waiting(self, entry: Entry) -> None:
-        """A prefix is resident: who waited for it shares its cells and goes on."""
-        assert entry.sequence is not None
-        waiting, entry.waiting = entry.waiting, []
-        for request in waiting:
-            sequence = self._buffer.open_on(entry.sequence, request.reuse)
-            # Who had it computed pays for it; that is what `usage` will say.
-            request.cached_tokens = 0 if entry.begun_by is request else request.reuse
-            self._begin_fill(request, sequence, start=request.reuse)
-
-    def _begin_fill(self, request: Request, sequence: int, *, start: int) -> None:
-        request.stage = RequestStage.FILLING
-        self._fills.append(Fill(request, sequence, request.generation.prompt, start))
-        if request.source is not Source.NONE:
-            self._metrics.cached_tokens.labels(request.source).inc(request.cached_tokens)
-        self._outbox.post(request.sink, Started(request.cached_tokens, request.source))
+    @property
+    def _running(self) -> list[Request]:
+        requests = (ask for ask in self._admitted if isinstance(ask, Request))
+        return [request for request in requests if request.stage is Stage.DECODING]
 
     def _evaluate(self, rows: Rows) -> bool:
         """Run the model on the batch; False when nothing came of it."""
         owners = {row.owner for row in rows}
         self._in_flight = frozenset(owners)
+        begun = time.perf_counter()
         status = self._context.decode()
+        seconds = time.perf_counter() - begun
         self._in_flight = frozenset()
         if status == 0:
+            if (prompt_tokens := sum(row.tokens for row in rows)) >= _TELLING_TOKENS:
+                self._rates.prefill_tokens.measured(prompt_tokens, seconds)
             return True
-        self._context.clear_abort()
-        for row in rows:  # back to where every sequence was, so that the step can be planned again
-            self._context.cut_sequence(row.sequence, row.position)
+        if self._whole:  # half-written states can be anybody's
+            owners = set(self._admitted)
+        else:
+            self._cut_back(rows)
         if status != _ABORTED:  # aborted: on purpose, the cancellation is in the inbox
             _log.error("llama_decode failed status=%d tokens=%d", status, len(self._context.batch))
             error = EngineFailed(f"llama.cpp failed to evaluate the batch (status {status})")
@@ -197,38 +221,61 @@ class Scheduler:
                 self._fail(owner, error)
         return False
 
+    def _cut_back(self, rows: Rows) -> None:
+        self._context.clear_abort()
+        for row in rows:  # back to where every sequence was, so that the step can be planned again
+            self._context.cut_sequence(row.sequence.id, row.sequence.done)
+
     def _advance(self, rows: Rows) -> None:
         """Account for what was evaluated, and draw where logits are due."""
         for row in rows:
+            if row.owner.ended:  # by the failure of another of its choices
+                continue
+            self._buffer.grown(row.sequence, row.sequence.done + row.tokens)
             if isinstance(row, FillRows):
                 self._advance_fill(row)
-            elif not row.owner.ended:  # by the failure of another of its choices
-                row.choice.position += 1
-                with self._failing(row.owner):
-                    self._decode.advance(row.owner, row.choice, row.row)
-                self._finish_if_complete(row.owner)
+                continue
+            with self._failing(row.owner):
+                self._decode.advance(row.owner, row.choice, row.row)
+            self._finish_if_complete(row.owner)
 
     def _advance_fill(self, rows: FillRows) -> None:
         fill, owner = rows.fill, rows.owner
-        fill.done += rows.tokens
         purpose = "request" if isinstance(owner, Request) else "prefix"
         self._metrics.evaluated_tokens.labels(purpose).inc(rows.tokens)
-        for sink in _watchers(owner):
-            self._outbox.post(sink, fill.progress)
+        for ask in (owner, *self._prefill.behind(owner)):
+            self._outbox.post(ask.sink, fill.progress)
         if fill.remaining:
             return
         self._fills.remove(fill)
         if isinstance(owner, Request):
+            self._prefill.forget(owner)
+            self._recover(owner)
             with self._failing(owner):
                 self._decode.begin(owner, fill, rows.row)
             self._finish_if_complete(owner)
         else:
-            self._prefill.computed(owner)
-            self._start_waiting(owner)
+            assert isinstance(owner, Ticket)
+            self._filled_prefix(owner)
+
+    def _recover(self, request: Request) -> None:
+        """Save the prefix that a request names, if the store turned out to have lost some of it."""
+        prefix = request.generation.prefix
+        if prefix is None or self._whole or request.named < len(prefix) or not len(prefix):
+            return
+        if not (self._store.kept(prefix.id) or self._saving.under_way(prefix.id)):
+            self._prefill.report_lost(prefix)
+            self._saving.begin(request.sequence, prefix.label, Ticket(nobody, prefix))
+
+    def _filled_prefix(self, ticket: Ticket) -> None:
+        """A prefix is in the buffer: from here on it is being saved."""
+        ticket.stage = Stage.SAVING
+        self._leave(ticket)
+        self._saving.begin(ticket.sequence, ticket.label, ticket)
 
     def _report(self) -> None:
         self._metrics.queued_requests.set(len(self._admission))
-        self._metrics.running_requests.set(len(self._running))
+        self._metrics.running_requests.set(len(self._admitted))
         self._metrics.cells_used.set(self._buffer.total.cells - self._buffer.free.cells)
 
     # Endings
@@ -238,32 +285,54 @@ class Scheduler:
             self._remove(request)
 
     def _withdraw(self, ask: Ask) -> None:
-        if isinstance(ask, Ticket):
-            self._prefill.withdraw(ask)
+        """A client went away, wherever its ask is."""
+        if ask.ended:
+            return
+        if ask.stage is Stage.QUEUED:
+            self._admission.leave(ask)
+            self._prefill.forget(ask)
+        elif ask.stage is not Stage.SAVING:
+            self._remove(ask)
+        ask.stage = Stage.ENDED
+
+    def _remove(self, ask: Ask) -> None:
+        """An admitted ask has ended: what it held stays while nothing else needs the room."""
+        self._leave(ask)
+        ask.stage = Stage.ENDED
+        if not isinstance(ask, Request):
+            return
+        for choice in ask.choices:
+            choice.sampler.close()  # harmless when it is closed
+        if ask.automatic and ask.sequence in self._idle:
+            self._saving.begin(ask.sequence, ask.sequence.tokens)
+
+    def _leave(self, ask: Ask) -> None:
+        """Nobody works on an ask's sequences any more."""
+        self._admitted.remove(ask)
+        self._prefill.forget(ask)
+        self._fills[:] = [fill for fill in self._fills if fill.owner is not ask]
+        first, *others = ask.sequences
+        for sequence in others:
+            self._buffer.close(sequence)
+        if first.done and (not self._whole or first.done == first.tokens_planned):
+            self._idle.add(first, ask.label + _drawn(ask))
         else:
+            self._buffer.close(first)
+
+    def _fail(self, ask: Ask, error: MooringError) -> None:
+        if not ask.ended:
+            self._outbox.post(ask.sink, error)
             self._remove(ask)
 
-    def _remove(self, request: Request) -> None:
-        """Take a request out, wherever it is, and give back all it held."""
-        if request.ended:
-            return
-        if request.stage is not RequestStage.QUEUED:
-            self._running.remove(request)
-            self._buffer.give_back(request.room)
-        for fill in [fill for fill in self._fills if fill.owner is request]:
-            self._fills.remove(fill)
-            self._buffer.close(fill.sequence)
-        for choice in request.choices:
-            if choice.finished is None:
-                self._decode.free(choice)
-        request.stage = RequestStage.ENDED  # the next admission takes it off the queue
-        self._prefill.leave(request)
-
-    def _fail(self, owner: Request | Entry, error: MooringError) -> None:
-        failed = [owner] if isinstance(owner, Request) else self._prefill.give_up(owner, error)
-        for request in failed:
-            self._outbox.post(request.sink, error)
-            self._remove(request)
+    def _release(self, prefix_id: str) -> None:
+        """Forget a prefix everywhere; whoever uses it keeps its cells until the end."""
+        gone = EngineFailed("the prefix was released while it was being kept")
+        self._saving.forget(prefix_id, gone)
+        self._store.release(prefix_id)
+        for ask in [*self._admission, *self._admitted]:
+            if isinstance(ask, Ticket) and ask.prefix.id == prefix_id:
+                self._outbox.post(ask.sink, gone)
+                self._withdraw(ask)
 
     @contextmanager
     def _failing(self, request: Request) -> Iterator[None]:
@@ -278,17 +347,17 @@ class Scheduler:
 
     def check(self) -> None:
         """Invariants, for tests to run after every step: all room is accounted for."""
-        self._prefill.check()
-        held = sum((request.room for request in self._running), self._prefill.reserved)
-        assert self._buffer.free + held == self._buffer.total, (self._buffer.free, held)
-        stages = {request.stage for request in self._running}
-        assert stages.isdisjoint({RequestStage.QUEUED, RequestStage.ENDED}), stages
-        filling = {fill.owner for fill in self._fills if isinstance(fill.owner, Request)}
-        assert filling == {request for request in self._running if request.stage is RequestStage.FILLING}
+        self._buffer.check()
+        self._store.check()
+        held = {sequence for ask in self._admitted for sequence in ask.sequences}
+        for sequence in self._buffer.sequences:
+            assert (sequence in held) != (sequence in self._idle), sequence
+        stages = {ask.stage for ask in self._admitted}
+        assert stages.isdisjoint({Stage.QUEUED, Stage.SAVING, Stage.ENDED}), stages
+        filling = {fill.owner for fill in self._fills}
+        assert filling == {ask for ask in self._admitted if ask.stage is Stage.FILLING}
 
 
-def _watchers(owner: Request | Entry) -> list[Sink]:
-    """Who wants to hear how a fill comes on."""
-    if isinstance(owner, Request):
-        return [owner.sink]
-    return [ticket.sink for ticket in owner.tickets] + [request.sink for request in owner.waiting]
+def _drawn(ask: Ask) -> bytes:
+    """The first answer's tokens, packed."""
+    return pack(ask.choices[0].tokens) if isinstance(ask, Request) and ask.choices else b""

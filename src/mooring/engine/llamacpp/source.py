@@ -8,8 +8,8 @@ from httpx2 import HTTPError
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
 from mooring.core.errors import ModelUnreadable
+from mooring.engine.llamacpp.parts import part_number, parts_among
 
-_SPLIT = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 _PREFERRED = ("q4_k_m", "q4_k_s", "q8_0", "f16")
 """Common quantisations, the best bargain first."""
 
@@ -50,12 +50,6 @@ def _list_files(repository: str) -> list[str]:
         return [path.relative_to(folder).as_posix() for path in Path(folder).rglob("*.gguf")]
 
 
-def all_parts(path: Path) -> list[Path]:
-    """The files of a model on disk: the parts of a split one, else the one."""
-    names = [other.name for other in path.parent.glob("*.gguf")]
-    return [path.with_name(name) for name in _all_parts(path.name, sorted({*names, path.name}))]
-
-
 def choose_files(files: list[str], wanted: str | None, repository: str) -> list[str]:
     """The files to download, the one to open first: all parts, when the model is split.
 
@@ -66,31 +60,15 @@ def choose_files(files: list[str], wanted: str | None, repository: str) -> list[
     if wanted is not None:
         if wanted not in models:
             raise ModelUnreadable(_unclear(f"{repository} has no {wanted}", models))
-        return _all_parts(wanted, models)
-    firsts = [name for name in models if _part(name) in (None, 1)]
+        return parts_among(wanted, models)
+    firsts = [name for name in models if part_number(name) in (None, 1)]
     if len(firsts) == 1:
-        return _all_parts(firsts[0], models)
+        return parts_among(firsts[0], models)
     for quantisation in _PREFERRED:
         for name in firsts:
             if re.search(rf"(?<![a-z0-9]){quantisation}", name.lower()):
-                return _all_parts(name, models)
+                return parts_among(name, models)
     raise ModelUnreadable(_unclear(f"{repository}: say which file", models))
-
-
-def _part(name: str) -> int | None:
-    split = _SPLIT.search(name)
-    return int(split[1]) if split else None
-
-
-def _all_parts(first: str, models: list[str]) -> list[str]:
-    if (split := _SPLIT.search(first)) is None:
-        return [first]
-    stem, parts = first[: split.start()], split[2]
-    return [
-        name
-        for name in models
-        if (other := _SPLIT.search(name)) and name[: other.start()] == stem and other[2] == parts
-    ]
 
 
 def _unclear(problem: str, models: list[str]) -> str:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from mooring.engine.llamacpp.binding import Batch
 from mooring.engine.llamacpp.fill import Fill
-from mooring.engine.llamacpp.prefixes import Entry
-from mooring.engine.llamacpp.request import Choice, Request
+from mooring.engine.llamacpp.request import Ask, Choice, Request
+from mooring.engine.llamacpp.sequence import Sequence as KvSequence
 
 
 @dataclass(frozen=True)
@@ -18,13 +18,12 @@ class DrawRow:
     row: int
 
     @property
-    def sequence(self) -> int:
+    def sequence(self) -> KvSequence:
         return self.choice.sequence
 
     @property
-    def position(self) -> int:
-        """Where the row's token goes: what the sequence held before."""
-        return self.choice.position
+    def tokens(self) -> int:
+        return 1
 
 
 @dataclass(frozen=True)
@@ -36,16 +35,12 @@ class FillRows:
     row: int
 
     @property
-    def owner(self) -> Request | Entry:
+    def owner(self) -> Ask:
         return self.fill.owner
 
     @property
-    def sequence(self) -> int:
+    def sequence(self) -> KvSequence:
         return self.fill.sequence
-
-    @property
-    def position(self) -> int:
-        return self.fill.done
 
 
 Rows = list[DrawRow | FillRows]
@@ -63,12 +58,13 @@ def plan_step(batch: Batch, running: Sequence[Request], fills: Sequence[Fill]) -
         for choice in request.choices:
             if choice.finished is None:
                 assert choice.pending is not None
-                row = batch.add([choice.pending], choice.position, choice.sequence, logits=True)
+                sequence = choice.sequence
+                row = batch.add([choice.pending], sequence.done, sequence.id, logits=True)
                 rows.append(DrawRow(request, choice, row))
     for fill, count in _share(batch.room, fills):
-        chunk = fill.tokens[fill.done : fill.done + count]
+        done = fill.sequence.done
         draws = count == fill.remaining and isinstance(fill.owner, Request)
-        row = batch.add(chunk, fill.done, fill.sequence, logits=draws)
+        row = batch.add(fill.tokens[done : done + count], done, fill.sequence.id, logits=draws)
         rows.append(FillRows(fill, count, row))
     return rows
 

@@ -4,7 +4,8 @@ import huggingface_hub
 import pytest
 
 from mooring.core.errors import ModelUnreadable
-from mooring.engine.llamacpp.source import all_parts, choose_files, find_model
+from mooring.engine.llamacpp.parts import all_parts
+from mooring.engine.llamacpp.source import choose_files, find_model
 
 SPLIT = [f"big-q4_k_m-0000{part}-of-00003.gguf" for part in (1, 2, 3)]
 

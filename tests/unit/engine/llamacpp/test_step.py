@@ -1,7 +1,5 @@
 """Which tokens of whom go into the next batch."""
 
-from concurrent.futures import Future
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,8 +8,8 @@ from mooring.core.prefix import Prefix
 from mooring.engine.interface import FinishReason, Generation, Sampling
 from mooring.engine.llamacpp.binding import Batch
 from mooring.engine.llamacpp.fill import Fill
-from mooring.engine.llamacpp.prefixes import Entry
-from mooring.engine.llamacpp.request import Choice, Request
+from mooring.engine.llamacpp.request import Choice, Request, Ticket
+from mooring.engine.llamacpp.sequence import Sequence
 from mooring.engine.llamacpp.step import DrawRow, FillRows, plan_step
 from mooring.engine.llamacpp.text import TextStream
 
@@ -26,24 +24,26 @@ def batch():
 
 
 def make_request(*choices):
-    request = Request(Generation((1, 2, 3), None, Sampling(9, choices=len(choices) or 1)), sink=print)
+    request = Request(print, Generation((1, 2, 3), None, Sampling(9, choices=len(choices) or 1)))
     request.choices += choices
     return request
 
 
 def make_choice(sequence, pending, position, finished=None):
-    return Choice(0, sequence, None, TextStream(()), position, pending, finished=finished)
+    held = Sequence(sequence, None, b"", [], done=position)
+    return Choice(0, held, None, TextStream(()), pending, finished=finished)
 
 
 def make_fill(tokens, sequence=0, done=0, owner=None):
     """A fill of tokens sequence * 1000, sequence * 1000 + 1, ..., of which `done` are evaluated."""
     first = sequence * 1000
-    return Fill(owner or make_request(), sequence, tuple(range(first, first + tokens)), done)
+    held = Sequence(sequence, None, b"", [], done=done)
+    return Fill(owner or make_request(), held, tuple(range(first, first + tokens)))
 
 
 def make_prefix_fill(tokens, sequence=0, done=0):
     prefix = Prefix("tenant", tuple(range(tokens)))
-    return make_fill(tokens, sequence, done, owner=Entry(prefix, Future()))
+    return make_fill(tokens, sequence, done, owner=Ticket(print, prefix))
 
 
 def written(batch):
@@ -57,7 +57,7 @@ def written(batch):
 
 def shares(rows):
     """Which fill got how many tokens, by its sequence."""
-    return {row.sequence: row.tokens for row in rows if isinstance(row, FillRows)}
+    return {row.sequence.id: row.tokens for row in rows if isinstance(row, FillRows)}
 
 
 def test_step_of_nobody_is_empty(batch):
@@ -72,7 +72,7 @@ def test_step_takes_every_running_choices_next_token_first(batch):
     rows = plan_step(batch, [one, two], [make_fill(2, sequence=1)])
     assert written(batch)[:3] == [(100, 40, 3, True), (101, 50, 5, True), (102, 60, 7, True)]
     assert [(row.owner, row.row) for row in rows[:3]] == [(one, 0), (one, 1), (two, 2)]
-    assert [(row.sequence, row.position) for row in rows[:3]] == [(3, 40), (5, 50), (7, 60)]
+    assert [(row.sequence.id, row.sequence.done) for row in rows[:3]] == [(3, 40), (5, 50), (7, 60)]
     assert all(isinstance(row, DrawRow) for row in rows[:3])
     assert isinstance(rows[3], FillRows)
 
@@ -81,7 +81,7 @@ def test_step_passes_over_choices_that_are_finished(batch):
     done = make_choice(3, 100, 40, finished=FinishReason.STOP)
     rows = plan_step(batch, [make_request(done, make_choice(5, 101, 50))], [])
     assert written(batch) == [(101, 50, 5, True)]
-    assert [row.sequence for row in rows] == [5]
+    assert [row.sequence.id for row in rows] == [5]
 
 
 def test_step_fills_what_is_left_with_a_chunk_of_the_prompt(batch):
@@ -92,14 +92,14 @@ def test_step_fills_what_is_left_with_a_chunk_of_the_prompt(batch):
     assert written(batch)[1:] == [(2000 + at, at, 2, False) for at in range(30, 45)]
     assert draw.row == 0
     assert (chunk.owner, chunk.tokens, chunk.row) == (fill.owner, 15, 15)
-    assert (chunk.sequence, chunk.position) == (2, 30)
+    assert (chunk.sequence.id, chunk.sequence.done) == (2, 30)
 
 
 def test_step_leaves_the_fill_as_it_is(batch):
     """A batch can fail, and is then planned again."""
     fill = make_fill(100)
     plan_step(batch, [], [fill])
-    assert (fill.done, fill.remaining) == (0, 100)
+    assert (fill.sequence.done, fill.remaining) == (0, 100)
     again = plan_step(batch, [], [fill])
     assert shares(again) == {0: CAPACITY}
     assert len(batch) == CAPACITY
@@ -184,7 +184,9 @@ def test_step_uses_all_the_room_and_starves_nobody(prompts, choices):
         assert len(batch) == choices + sum(given_out.values())
         for row in chunks:
             own = [
-                at for at, (_, _, sequence, _) in enumerate(written(batch)) if sequence == row.sequence
+                at
+                for at, (_, _, sequence, _) in enumerate(written(batch))
+                if sequence == row.sequence.id
             ]
             assert own == list(range(row.row - row.tokens + 1, row.row + 1))
             draws = row.tokens == row.fill.remaining and isinstance(row.owner, Request)

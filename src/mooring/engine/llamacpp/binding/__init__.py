@@ -8,6 +8,8 @@ from mooring.engine.llamacpp.binding.context import ContextShape, DecodeContext
 from mooring.engine.llamacpp.binding.library import KV_TYPES, LIBRARY_VERSION, MAX_SEQUENCES
 from mooring.engine.llamacpp.binding.model import Model
 from mooring.engine.llamacpp.binding.sampler import SamplerChain
+from mooring.engine.llamacpp.binding.sequences import Cutting, Sequences
+from mooring.engine.llamacpp.binding.state_size import StateSize, measure_state_size
 
 __all__ = [
     "KV_TYPES",
@@ -15,7 +17,11 @@ __all__ = [
     "MAX_SEQUENCES",
     "Batch",
     "ContextShape",
+    "Cutting",
     "DecodeContext",
     "Model",
     "SamplerChain",
+    "Sequences",
+    "StateSize",
+    "measure_state_size",
 ]

@@ -85,9 +85,9 @@ class DecodeContext:
         pointer = lib.llama_get_logits_ith(self.handle, row)
         return np.ctypeslib.as_array(pointer, (self.model.vocab_size,))
 
-    def copy_sequence(self, source: int, target: int, end: int) -> None:
-        """Let `target` share the cells of `source` at positions [0, end). No bytes are copied."""
-        lib.llama_memory_seq_cp(self._memory, source, target, 0, end)
+    def copy_sequence(self, source: int, target: int, start: int, end: int) -> None:
+        """Let `target` share the cells of `source` at positions [start, end). No bytes are copied."""
+        lib.llama_memory_seq_cp(self._memory, source, target, start, end)
 
     def cut_sequence(self, sequence: int, start: int) -> None:
         """Forget positions [start, ...) of a sequence."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from llama_cpp import llama_cpp as lib
 
 from mooring.core.errors import ModelUnreadable
+from mooring.engine.llamacpp.binding import sequences
 from mooring.engine.llamacpp.binding.library import last_words
 
 
@@ -74,27 +75,23 @@ class Model:
         return int(lib.llama_model_n_head(self.handle))
 
     @property
-    def kv_values(self) -> int:
-        """Values that one token's K and V rows of one layer hold together."""
-        architecture = self.metadata.get("general.architecture", "")
-        usual = int(lib.llama_model_n_embd(self.handle)) // self.heads
-        sizes = (
-            int(self.metadata.get(f"{architecture}.attention.{row}_length", usual))
-            for row in ("key", "value")
-        )
-        return int(lib.llama_model_n_head_kv(self.handle)) * sum(sizes)
+    def window(self) -> int:
+        """Tokens that the layers with a sliding window see; 0 when there are none."""
+        return int(lib.llama_model_n_swa(self.handle))
 
-    def unsupported_family(self) -> str | None:
-        """Why sequences of this model cannot be cut at any token, or None when they can."""
+    @cached_property
+    def sequences(self) -> sequences.Sequences:
+        """What can be done with this model's sequences."""
+        architecture = self.metadata.get("general.architecture", "")
         if lib.llama_model_has_encoder(self.handle):
-            return "it has an encoder"
-        if lib.llama_model_is_recurrent(self.handle) or lib.llama_model_is_hybrid(self.handle):
-            return "it keeps recurrent state"
+            return sequences.ENCODER
         if lib.llama_model_is_diffusion(self.handle):
-            return "it is a diffusion model"
-        if lib.llama_model_n_swa(self.handle) > 0:
-            return "it uses sliding-window attention"
-        return None
+            return sequences.DIFFUSION
+        if self.metadata.get(f"{architecture}.attention.causal") == "false":
+            return sequences.NOT_CAUSAL
+        if lib.llama_model_is_recurrent(self.handle) or lib.llama_model_is_hybrid(self.handle):
+            return sequences.STATE
+        return sequences.WINDOW if self.window else sequences.ATTENTION
 
     def special_text(self, which: str) -> str:
         """The text of the `bos` or `eos` token; empty when the vocabulary has none."""

@@ -1,0 +1,115 @@
+"""Changes that wait at the same time share a transaction, and so its sync of the disk.
+
+A sync takes as long for one change as for a hundred. While one is under way others gather.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from mooring.core.errors import RegistryBusy
+from mooring.registry.database import Database
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Change:
+    """What somebody waits for."""
+
+    make: Callable[..., Any]
+    items: Sequence[Any] | None
+    """None: no arguments. Else the same call of a whole group is made once, with all items."""
+    done: asyncio.Future[Any]
+
+    def make_alone(self) -> Any:
+        return self.make() if self.items is None else self.make(self.items)
+
+
+class GroupCommit:
+    """Belongs to one event loop."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._waiting: list[_Change] = []
+        self._writer: asyncio.Task[None] | None = None
+
+    async def run(self, make: Callable[[], T]) -> T:
+        """Call something that changes the registry; returns its result when that is durable.
+
+        It is done even if its caller stops waiting, and perhaps tried twice: when one of a group fails,
+        nothing of the group remains, and each is done again in a transaction of its own.
+        """
+        result: T = await self._wait_for(make, None)
+        return result
+
+    async def run_for(self, make: Callable[[Sequence[T]], None], items: Sequence[T]) -> None:
+        """The same for something that takes any number of items at once, and returns nothing."""
+        await self._wait_for(make, items)
+
+    async def _wait_for(self, make: Callable[..., Any], items: Sequence[Any] | None) -> Any:
+        change = _Change(make, items, asyncio.get_running_loop().create_future())
+        self._waiting.append(change)
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._write(), name="group commit")
+        return await asyncio.shield(change.done)
+
+    async def close(self) -> None:
+        """Write what is waiting."""
+        if self._writer is not None:
+            await asyncio.gather(self._writer, return_exceptions=True)
+
+    async def _write(self) -> None:
+        while self._waiting:
+            group, self._waiting = self._waiting, []
+            try:
+                outcomes = await self._outcomes(group)
+                for change, outcome in zip(group, outcomes, strict=True):
+                    if isinstance(outcome, BaseException):
+                        change.done.set_exception(outcome)
+                    else:
+                        change.done.set_result(outcome)
+            finally:
+                for change in group:  # the loop is being closed: nobody is left waiting
+                    change.done.cancel()
+
+    async def _outcomes(self, group: list[_Change]) -> list[Any]:
+        """The result of each, or what it raised, whatever that is."""
+        together: list[Any] | BaseException
+        (together,) = await asyncio.gather(self._together(group), return_exceptions=True)
+        if not isinstance(together, BaseException):
+            return together
+        if len(group) == 1 or isinstance(together, RegistryBusy):
+            return [together] * len(group)
+        alone = (asyncio.to_thread(change.make_alone) for change in group)
+        return await asyncio.gather(*alone, return_exceptions=True)
+
+    async def _together(self, group: list[_Change]) -> list[Any]:
+        """Statements take microseconds and run right here: a thread would wait longer for Python's lock.
+
+        What may take long is done in a thread: to wait for another writer, and to sync the disk.
+        """
+        try:
+            transaction = self._database.open(wait=False)
+        except RegistryBusy:
+            transaction = await asyncio.to_thread(self._database.open)
+        try:
+            with transaction.joined():
+                results = [change.make() if change.items is None else None for change in group]
+                for make, items in _merged(group).items():
+                    make(items)
+        except BaseException:
+            transaction.close()
+            raise
+        await asyncio.to_thread(transaction.finish)
+        return results
+
+
+def _merged(group: list[_Change]) -> dict[Callable[..., Any], list[Any]]:
+    """What is called with items, and all that it is called with."""
+    merged: dict[Callable[..., Any], list[Any]] = {}
+    for change in group:
+        if change.items is not None:
+            merged.setdefault(change.make, []).extend(change.items)
+    return merged
