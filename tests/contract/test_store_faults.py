@@ -562,7 +562,7 @@ def test_what_was_kept_is_there_after_any_kill(tmp_path):
             env={**os.environ, "PYTHONPATH": str(SUPPORT)},
             text=True,
         )
-        for _ in range(40 + 17 * round_number):
+        for _ in range(15 + 7 * round_number):
             told.add(int(victim.stdout.readline()))
         victim.kill()
         told |= {int(line) for line in victim.stdout if line.endswith("\n")}

@@ -82,6 +82,8 @@ def test_config_names_an_unknown_override():
         ('[engine]\nkv_type = "q2"\n', "engine.kv_type:"),
         ("[engine]\nsequences = 257\n", "engine.sequences:"),
         ("[kvstore]\nram_bytes = -1\n", "kvstore.ram_bytes:"),
+        ("[kvstore]\ndisk_bytes = -1\n", "kvstore.disk_bytes:"),
+        ('[kvstore]\npolicy = "fifo"\n', "kvstore.policy:"),
         ("[caching]\ndefault_ttl_s = 0\n", "caching.default_ttl_s:"),
         ("[caching]\nsweep_interval_s = 0\n", "caching.sweep_interval_s:"),
         ("[chat]\ndefault_max_tokens = 0.5\n", "chat.default_max_tokens:"),
