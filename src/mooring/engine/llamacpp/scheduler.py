@@ -6,7 +6,6 @@ that a long prompt delays running answers by one chunk and no more. Everything b
 """
 
 import logging
-import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
@@ -18,6 +17,7 @@ from mooring.engine.llamacpp.binding import DecodeContext
 from mooring.engine.llamacpp.buffer import Buffer
 from mooring.engine.llamacpp.cells import Room
 from mooring.engine.llamacpp.decode import Decode
+from mooring.engine.llamacpp.evaluation import Evaluation, Outcome
 from mooring.engine.llamacpp.fill import Fill
 from mooring.engine.llamacpp.idle import Idle
 from mooring.engine.llamacpp.inbox import Inbox
@@ -32,10 +32,7 @@ from mooring.kvstore.store import KvStore
 from mooring.telemetry import Metrics
 
 _log = logging.getLogger("mooring.scheduler")
-_ABORTED = 2
 _WORTH_COMPACTING_CELLS = 2048
-_TELLING_TOKENS = 64
-"""Batches with at least so many prompt tokens tell how fast the model reads."""
 
 
 class Scheduler:
@@ -58,12 +55,13 @@ class Scheduler:
         self._store = store
         self._metrics = metrics
         self._whole = whole
-        self._rates = Rates()
+        rates = Rates()
         self._buffer = Buffer(context, scratch_cells=BLOCK_TOKENS)
         self._outbox = Outbox(deliver)
         self._saving = Saving(self._buffer, store, self._outbox, kv_bytes_per_token)
-        self._prefill = Prefill(self._buffer, store, self._saving, self._rates, metrics, whole=whole)
+        self._prefill = Prefill(self._buffer, store, self._saving, rates, metrics, whole=whole)
         self._idle = Idle(self._buffer, self._prefill, self._saving)
+        self._evaluation = Evaluation(context, rates, whole=whole)
         self._decode = Decode(context, self._buffer, self._outbox, metrics)
         self._admission = Admission(
             self._buffer, self._prefill, self._idle, self._outbox, max_queued, whole=whole
@@ -73,7 +71,6 @@ class Scheduler:
         self._fills: list[Fill] = []
         """What is being evaluated, oldest first."""
         self._inbox = inbox
-        self._in_flight: frozenset[Ask] = frozenset()
         self._closing = False
         self._reported = (-1, -1, -1)
         """Queued, running, cells: what the gauges show."""
@@ -90,8 +87,7 @@ class Scheduler:
 
     def cancel(self, ask: Ask) -> None:
         """Its client went away; no further event of it matters. Harmless when it has ended."""
-        if self._in_flight == {ask} and not self._whole:
-            self._context.abort()  # nobody else's tokens are being evaluated
+        self._evaluation.interrupt(only=ask)
         self._inbox.call(lambda: self._withdraw(ask))
 
     def release(self, prefix_id: str) -> None:
@@ -101,8 +97,7 @@ class Scheduler:
         self._inbox.call(lambda: self._store.release_all_but(prefix_ids))
 
     def close(self) -> None:
-        if not self._whole:
-            self._context.abort()
+        self._evaluation.interrupt()
         self._inbox.call(self._close)
 
     @property
@@ -205,31 +200,16 @@ class Scheduler:
 
     def _evaluate(self, rows: Rows) -> bool:
         """Run the model on the batch; False when nothing came of it."""
-        owners = {row.owner for row in rows}
-        self._in_flight = frozenset(owners)
-        begun = time.perf_counter()
-        status = self._context.decode()
-        seconds = time.perf_counter() - begun
-        self._in_flight = frozenset()
-        if status == 0:
-            if (prompt_tokens := sum(row.tokens for row in rows)) >= _TELLING_TOKENS:
-                self._rates.prefill_tokens.measured(prompt_tokens, seconds)
-            return True
-        if self._whole:  # half-written states can be anybody's
-            owners = set(self._admitted)
-        else:
-            self._cut_back(rows)
-        if status != _ABORTED:  # aborted: on purpose, the cancellation is in the inbox
-            _log.error("llama_decode failed status=%d tokens=%d", status, len(self._context.batch))
-            error = EngineFailed(f"llama.cpp failed to evaluate the batch (status {status})")
+        outcome = self._evaluation.run(rows)
+        if outcome is Outcome.FAILED:
+            error = EngineFailed(
+                f"llama.cpp failed to evaluate the batch (status {self._evaluation.status})"
+            )
+            # Where states cannot be cut back, half-written ones can be anybody's.
+            owners = list(self._admitted) if self._whole else {row.owner for row in rows}
             for owner in owners:
                 self._fail(owner, error)
-        return False
-
-    def _cut_back(self, rows: Rows) -> None:
-        self._context.clear_abort()
-        for row in rows:  # back to where every sequence was, so that the step can be planned again
-            self._context.cut_sequence(row.sequence.id, row.sequence.done)
+        return outcome is Outcome.DONE
 
     def _advance(self, rows: Rows) -> None:
         """Account for what was evaluated, and draw where logits are due."""
