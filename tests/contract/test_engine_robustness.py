@@ -33,10 +33,11 @@ from mooring.engine.llamacpp.engine import LlamaEngine
 from mooring.engine.llamacpp.loading import load_engine
 from mooring.engine.llamacpp.request import RequestStage
 from mooring.telemetry import Metrics
+from mooring.testing import read_vocabulary
 
 HANG_S = 30
 TOLERANCE = 0.1  # see test_exactness
-VOCABULARY = 3019
+VOCABULARY = len(read_vocabulary().tokens)
 
 pytestmark = pytest.mark.anyio
 

@@ -46,7 +46,7 @@ class ModelShape:
 TINY = ModelShape(layers=2, heads=4, kv_heads=2, width=64, feed_forward=128)
 """For tests: about half a million parameters."""
 DEMO = ModelShape(layers=4, heads=4, kv_heads=2, width=256, feed_forward=768)
-"""The bundled model's shape: about 4 million parameters."""
+"""Small enough to compute thousands of tokens a second: about 4 million parameters."""
 HALF = ModelShape(24, 14, 2, 896, 4864, vocabulary=32_000, tied=True)
 """For benchmarks: 387 million parameters, the shape of a half-billion Qwen2."""
 
@@ -60,6 +60,8 @@ class Vocabulary:
     merges: Sequence[str]
     eos: int
     chat_template: str
+    pre: str
+    """llama.cpp's name for how text is cut before the merges."""
 
 
 def bundled_model() -> Path:
@@ -82,6 +84,7 @@ def read_vocabulary(path: Path | None = None) -> Vocabulary:
         merges=field("tokenizer.ggml.merges"),  # type: ignore[arg-type]
         eos=int(field("tokenizer.ggml.eos_token_id")),  # type: ignore[call-overload]
         chat_template=str(field("tokenizer.chat_template")),
+        pre=str(field("tokenizer.ggml.pre")),
     )
 
 
@@ -108,7 +111,7 @@ def write_random_model(
     writer = gguf.GGUFWriter(path, "qwen2")
     _describe(writer, shape)
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
+    writer.add_tokenizer_pre(vocabulary.pre)
     writer.add_token_list([*vocabulary.tokens, *unused])
     writer.add_token_types([*vocabulary.types, *[gguf.TokenType.UNUSED] * len(unused)])
     writer.add_token_merges(vocabulary.merges)
