@@ -17,19 +17,23 @@ from transformers import Qwen2ForCausalLM
 TOKEN = slice(0, 96)
 BACK_1, BACK_2, BACK_3 = slice(96, 144), slice(144, 192), slice(192, 240)
 HERE = slice(0, 240)
-BEFORE = slice(240, 304)
-FAR, FAR_BEFORE = slice(304, 344), slice(344, 384)
+BEFORE = slice(240, 340)
+FAR, FAR_BEFORE = slice(340, 362), slice(362, 384)
 PAIRS = HEAD // 2
 STILL = [pair for pair in range(PAIRS) if THETA ** (-pair / PAIRS) < 1e-5]
 STILL_DIMS = STILL + [pair + PAIRS for pair in STILL]
 OUT, READ = 8.0, 0.8
+"""How loudly the copied token is written, and read as the next one."""
+GAIN, LAST = 2.0, 1.2
+"""How sharply runs are told apart, and what the last token counts more than those before."""
+BEFORE_A_VALUE = ("is", "|", ":", "=")
 PEAKS = {
     0: (26.0, 26.0, 26.0, 20.0, 14.0, 10.0, 8.0, 6.0),
     1: (0.0, 11.0, 22.0, 24.0, 14.0, 10.0, 8.0, 6.0),
     2: (0.0, 2.0, 9.0, 24.0, 18.0, 10.0, 8.0, 6.0),
 }
 """How strongly the fastest rotary pairs pull to a place: alone, with its neighbours, or with more."""
-COMMON_WEIGHT = 0.5
+COMMON_WEIGHT = 0.7
 """Of tokens that stand in every sentence: they say little about which sentence it is."""
 
 
@@ -46,11 +50,12 @@ def initialise(model: Qwen2ForCausalLM, tokenizer: Tokenizer, counts: Tensor, se
         model.lm_head.weight.normal_(0, 0.005, generator=random)
         model.lm_head.weight[:, TOKEN] += codes * READ
         first, second, third, _ = model.model.layers
-        for head, (offset, spread, place) in enumerate(((1, 0, BACK_1), (2, 0, BACK_2), (4, 1, BACK_3))):
+        for head, (offset, spread, place) in enumerate(((1, 0, BACK_1), (2, 0, BACK_2), (5, 2, BACK_3))):
             _look_back(first, head, offset, spread)
-            gain = 1.0 / math.sqrt(WIDTH) * (2.0 if spread else 1.0)
+            gain = 1.0 / math.sqrt(WIDTH) * (2.5 if spread else 1.0)
             _move(first, head, _projection(random, place, TOKEN), TOKEN, place, gain)
         here_to_before = _projection(random, BEFORE, HERE)
+        here_to_before[:, TOKEN] *= LAST
         far = _projection(random, FAR, TOKEN)
         for head, (offset, spread, matrix, source, place, gain) in enumerate(
             (
@@ -67,24 +72,31 @@ def initialise(model: Qwen2ForCausalLM, tokenizer: Tokenizer, counts: Tensor, se
 
 
 def _quieten(model: Qwen2ForCausalLM, random: torch.Generator) -> None:
+    """Everything may learn, and nothing speaks yet."""
+    empty = model.model.layers[-1]
     for layer in model.model.layers:
         for matrix in (layer.mlp.gate_proj, layer.mlp.up_proj):
             matrix.weight.normal_(0, 1 / math.sqrt(WIDTH), generator=random)
         layer.mlp.down_proj.weight.normal_(0, 0.002, generator=random)
-        for matrix in (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj):
-            matrix.weight.normal_(0, 0.002, generator=random)
+        attention = layer.self_attn
+        for matrix in (attention.q_proj, attention.k_proj, attention.v_proj):
+            spread = 1 / math.sqrt(WIDTH) if layer is empty else 0.002
+            matrix.weight.normal_(0, spread, generator=random)
             matrix.bias.zero_()
-        layer.self_attn.o_proj.weight.normal_(0, 0.002, generator=random)
+        attention.o_proj.weight.normal_(0, 0.005 if layer is empty else 0.002, generator=random)
 
 
 def _token_codes(tokenizer: Tokenizer, random: torch.Generator) -> Tensor:
-    """Unit vectors [tokens, 96]; ` The`, `the` and ` the` have a part in common."""
+    """Unit vectors [tokens, 96]; ` The`, `the` and ` the` have a part in common, ` is` and ` |` more."""
     shared: dict[str, Tensor] = {}
     codes = []
     for token in range(tokenizer.get_vocab_size()):
         text = tokenizer.decode([token], skip_special_tokens=False).strip().lower()
+        own = 0.8
+        if text in BEFORE_A_VALUE:
+            text, own = "is", 0.4
         stem = shared.setdefault(text, torch.randn(96, generator=random))
-        codes.append(0.6 * stem + 0.8 * torch.randn(96, generator=random))
+        codes.append(math.sqrt(1 - own**2) * stem + own * torch.randn(96, generator=random))
     stacked = torch.stack(codes)
     return stacked / stacked.norm(dim=1, keepdim=True)
 
@@ -126,15 +138,14 @@ def _match(
     attention = layer.self_attn
     still = [head * HEAD + dim for dim in STILL_DIMS]
     mix, _ = torch.linalg.qr(torch.randn(len(still), len(still), generator=random))
-    near, distant = mix[:, :64], mix[:, 64 : 64 + min(38, len(still) - 64)]
+    near, distant = mix[:, :100], mix[:, 100:]
     wide = distant.shape[1]
-    gain = 1.25
     query = torch.zeros(len(still), WIDTH)
-    query[:, HERE] = near @ here_to_before * gain
-    query[:, FAR.start : FAR.start + wide] = distant * gain
+    query[:, HERE] = near @ here_to_before * GAIN
+    query[:, FAR.start : FAR.start + wide] = distant * GAIN
     key = torch.zeros(len(still), WIDTH)
-    key[:, BEFORE] = near * gain
-    key[:, FAR_BEFORE.start : FAR_BEFORE.start + wide] = distant * gain
+    key[:, BEFORE] = near * GAIN
+    key[:, FAR_BEFORE.start : FAR_BEFORE.start + wide] = distant * GAIN
     attention.q_proj.weight[still] += query
     attention.k_proj.weight[still] += key
     if recency:

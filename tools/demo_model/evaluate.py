@@ -49,12 +49,13 @@ class Reader:
     def tokens(self, text: str) -> list[int]:
         return self._llama.tokenize(text.encode(), add_bos=False, special=True)
 
-    def answer(self, case: Case) -> str:
+    def prompt(self, case: Case) -> list[int]:
         conversation = Conversation(case.messages, case.tools, date(2024, 7, 1))
+        return self.tokens(self._template.render(conversation, for_answer=True))
+
+    def answer(self, case: Case) -> str:
         said: list[int] = []
-        for token in self._llama.generate(
-            self.tokens(self._template.render(conversation, for_answer=True)), temp=0.0
-        ):
+        for token in self._llama.generate(self.prompt(case), temp=0.0):
             if token == self._llama.token_eos() or len(said) == ANSWER_TOKENS:
                 break
             said.append(token)

@@ -11,7 +11,7 @@ import random
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from batches import IGNORED, Batch, make_batch
@@ -25,8 +25,10 @@ from transformers import Qwen2ForCausalLM
 
 SEED = 20_240_701
 PEAK_RATE = 8e-4
+CAREFUL = 0.25
+"""The share of the rate at which the weights change that `circuits.py` has set up."""
 WARM_UP_STEPS = 60
-SAVE_EVERY_S = 240
+SAVE_EVERY_S = 150
 STEP_TOKENS = ((0.35, 2048), (1.1, 4096))
 LENGTHS = (
     (0.25, (512,)),
@@ -65,7 +67,7 @@ def main() -> None:
     model = make_model(tokenizer.get_vocab_size())
     initialise(model, tokenizer, _token_counts(tokenizer), SEED)
     model.to(options.device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.0)
+    optimizer = torch.optim.AdamW(_groups(model), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.0)
     progress = _resume(options.out, model, optimizer)
     _train(model, optimizer, tokenizer, progress, options.out, options.cpu_hours * 3600, options.device)
 
@@ -80,6 +82,15 @@ def _token_counts(tokenizer: Tokenizer) -> Tensor:
     rng = random.Random(SEED)
     tokens = torch.cat([make_batch(rng, tokenizer, 1, 1024).tokens.flatten() for _ in range(100)])
     return torch.bincount(tokens, minlength=tokenizer.get_vocab_size()).float()
+
+
+def _groups(model: Qwen2ForCausalLM) -> list[dict[str, Any]]:
+    """Attention that was set up learns carefully; what starts empty learns fast."""
+    set_up, empty = [], []
+    for name, weights in model.named_parameters():
+        is_empty = ".mlp." in name or "norm" in name or ".layers.3." in name
+        (empty if is_empty else set_up).append(weights)
+    return [{"params": set_up, "share": CAREFUL}, {"params": empty, "share": 1.0}]
 
 
 def _resume(out: Path, model: Qwen2ForCausalLM, optimizer: torch.optim.Optimizer) -> Progress:
@@ -117,7 +128,7 @@ def _train(
     while progress.cpu_s < budget_s:
         share = progress.cpu_s / budget_s
         for group in optimizer.param_groups:
-            group["lr"] = _rate(progress.step, share)
+            group["lr"] = _rate(progress.step, share) * group["share"]
         rng = random.Random(SEED + progress.step)
         length = rng.choice(_at(share, LENGTHS))
         rows = max(1, _at(share, STEP_TOKENS) // length)
