@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from engines import answer, asked, evaluated, running, tokens
+from engines import VOCABULARY, answer, asked, evaluated, running, tokens
 
 from mooring.core.prefix import Prefix
 from mooring.engine.interface import Kept, Progress, Source
@@ -35,7 +35,7 @@ async def test_reused_tokens_give_what_computed_ones_give(
     tiny_model: Path, tmp_path: Path, between: bool
 ) -> None:
     beginning, end = tokens(650, seed=1), tokens(40, seed=2)
-    sampling = {"max_tokens": 4, "top_logprobs": 3019}
+    sampling = {"max_tokens": 4, "top_logprobs": VOCABULARY}
     async with running(tiny_model, tmp_path) as engine:
         whole = await answer(engine, asked(beginning + end, **sampling))
         await answer(engine, asked(beginning + tokens(40, seed=3), "a"))

@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from engines import answer, asked, counted, running, tokens
+from engines import VOCABULARY, answer, asked, counted, running, tokens
 
 from mooring.core.prefix import Prefix
 from mooring.telemetry import Metrics
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.anyio
 async def test_compaction_in_every_step_changes_no_answer(tiny_model: Path, tmp_path: Path) -> None:
     prefix = Prefix("a", tokens(500, seed=1))
     prompts = [prefix.tokens + tokens(20 + number, seed=number + 5) for number in range(4)]
-    sampling = {"max_tokens": 12, "top_logprobs": 3019}
+    sampling = {"max_tokens": 12, "top_logprobs": VOCABULARY}
 
     async def ask_all(*, compacted: bool) -> tuple[list, int]:
         directory = tmp_path / str(compacted)

@@ -35,10 +35,11 @@ from mooring.kvstore.block import child_digest, root_digest
 from mooring.kvstore.codec import Rejected, Rejection
 from mooring.kvstore.match import BLOCK_TOKENS
 from mooring.telemetry import Metrics
+from mooring.testing import read_vocabulary
 
 HANG_S = 30
 TOLERANCE = 0.1  # see test_exactness
-VOCABULARY = 3019
+VOCABULARY = len(read_vocabulary().tokens)
 
 pytestmark = pytest.mark.anyio
 

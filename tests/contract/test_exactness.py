@@ -33,9 +33,10 @@ from mooring.engine.interface import (
 from mooring.engine.llamacpp.engine import LlamaEngine
 from mooring.engine.llamacpp.loading import load_engine
 from mooring.telemetry import Metrics
+from mooring.testing import read_vocabulary
 
 TOLERANCE = 0.1
-VOCABULARY = 3019
+VOCABULARY = len(read_vocabulary().tokens)
 MANUAL = " ".join(f"Paragraph {n}: the winch number {n} weighs {n * 7 % 91} kg." for n in range(60))
 HARBOUR = Conversation(({"role": "system", "content": MANUAL},), (), date(2026, 1, 1))
 NOTHING = Conversation((), (), date(2026, 1, 1))

@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from engines import answer, asked, evaluated, running, tokens
+from engines import VOCABULARY, answer, asked, evaluated, running, tokens
 
 from mooring.core.prefix import Prefix
 from mooring.engine.interface import Kept, Source
@@ -23,7 +23,7 @@ TOLERANCE = 0.1  # see test_exactness
 WHOLE = [TINY_WINDOWED, TINY_RECURRENT, TINY_HYBRID]
 OTHER = asked(tokens(9, seed=99))
 """Takes idle sequences out of the buffer."""
-SAMPLING = {"max_tokens": 4, "top_logprobs": 3019}
+SAMPLING = {"max_tokens": 4, "top_logprobs": VOCABULARY}
 
 pytestmark = pytest.mark.anyio
 

@@ -14,8 +14,10 @@ from mooring.engine.interface import Delta, Finished, Generation, Sampling, Sour
 from mooring.engine.llamacpp.engine import LlamaEngine
 from mooring.engine.llamacpp.loading import load_engine
 from mooring.telemetry import Metrics
+from mooring.testing import read_vocabulary
 
 HANG_S = 60
+VOCABULARY = len(read_vocabulary().tokens)
 
 
 @asynccontextmanager

@@ -40,6 +40,7 @@ def train_vocabulary(text: str) -> Vocabulary:
         merges=Path(merges).read_text("utf-8").splitlines()[1:],
         eos=tokens.index("<|im_end|>"),
         chat_template=(HERE / "chat_template.jinja").read_text("utf-8"),
+        pre="gpt-2",
     )
 
 

@@ -41,7 +41,7 @@ def write_random_model(
     writer = gguf.GGUFWriter(path, shape.family)
     _describe(writer, shape)
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
+    writer.add_tokenizer_pre(vocabulary.pre)
     writer.add_token_list([*vocabulary.tokens, *unused])
     writer.add_token_types([*vocabulary.types, *[gguf.TokenType.UNUSED] * len(unused)])
     writer.add_token_merges(vocabulary.merges)

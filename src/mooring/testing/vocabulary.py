@@ -17,6 +17,8 @@ class Vocabulary:
     merges: Sequence[str]
     eos: int
     chat_template: str
+    pre: str
+    """llama.cpp's name for how text is cut before the merges."""
 
 
 def bundled_model() -> Path:
@@ -39,4 +41,5 @@ def read_vocabulary(path: Path | None = None) -> Vocabulary:
         merges=field("tokenizer.ggml.merges"),  # type: ignore[arg-type]
         eos=int(field("tokenizer.ggml.eos_token_id")),  # type: ignore[call-overload]
         chat_template=str(field("tokenizer.chat_template")),
+        pre=str(field("tokenizer.ggml.pre")),
     )

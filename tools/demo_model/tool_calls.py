@@ -1,0 +1,111 @@
+"""Declared tools, questions that ask for one of them, and the calls that answer those questions.
+
+What goes into a call stands in the question in double quotes, or is a number.
+"""
+
+import json
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import words
+
+VERBS = tuple(
+    "get set find list add remove open close start stop check send book read move show".split()
+)
+OBJECTS = tuple(
+    "weather price order invoice ticket room table door valve lamp report message email file user"
+    " stock route time level alarm pump light note task event contact".split()
+)
+PARAMETERS = tuple(
+    "name city date code number amount unit colour place room customer product title text level speed"
+    " address day hour country category reason id priority language".split()
+)
+WHOLE_NUMBERS = frozenset({"number", "amount", "level", "speed", "hour", "priority"})
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A function with parameters that are all required."""
+
+    verb: str
+    noun: str
+    parameters: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.verb}_{self.noun}"
+
+    @property
+    def declaration(self) -> dict[str, Any]:
+        """As the OpenAI API declares it."""
+        kinds = {p: {"type": "integer" if p in WHOLE_NUMBERS else "string"} for p in self.parameters}
+        return {
+            "type": "function",
+            "function": {
+                "name": self.name,
+                "description": f"{self.verb.capitalize()} the {self.noun}.",
+                "parameters": {"type": "object", "properties": kinds, "required": list(self.parameters)},
+            },
+        }
+
+
+@dataclass(frozen=True)
+class ToolQuestion:
+    """A question that asks for a tool, and the call's arguments."""
+
+    tool: Tool
+    text: str
+    arguments: dict[str, Any]
+
+    @property
+    def call(self) -> dict[str, Any]:
+        return {"name": self.tool.name, "arguments": self.arguments}
+
+    @property
+    def answer(self) -> str:
+        return f"<tool_call>\n{json.dumps(self.call, ensure_ascii=False)}\n</tool_call>"
+
+
+def make_tools(rng: random.Random, count: int) -> list[Tool]:
+    tools: dict[str, Tool] = {}
+    while len(tools) < count:
+        parameters = tuple(rng.sample(PARAMETERS, rng.choice((1, 1, 2, 2, 3))))
+        tool = Tool(rng.choice(VERBS), rng.choice(OBJECTS), parameters)
+        tools[tool.name] = tool
+    return list(tools.values())
+
+
+def _argument(rng: random.Random, parameter: str) -> Any:
+    if parameter in WHOLE_NUMBERS:
+        return rng.randrange(1, 10 ** rng.randrange(1, 5))
+    match rng.randrange(5):
+        case 0:
+            return rng.choice(words.FIRST_NAMES + words.COLOURS + words.WEEKDAYS + words.NOUNS)
+        case 1:
+            return words.made_up_code(rng)
+        case 2:
+            return f"{words.made_up_name(rng)} {rng.choice(words.NOUNS)}"
+        case 3:
+            return f"20{rng.randrange(20, 30)}-{rng.randrange(1, 13):02}-{rng.randrange(1, 29):02}"
+        case _:
+            return words.made_up_name(rng)
+
+
+def ask_for(rng: random.Random, tool: Tool) -> ToolQuestion:
+    arguments = {parameter: _argument(rng, parameter) for parameter in tool.parameters}
+    said = [f"{p} {json.dumps(v, ensure_ascii=False)}" for p, v in arguments.items()]
+    listed = said[0] if len(said) == 1 else ", ".join(said[:-1]) + " and " + said[-1]
+    text = rng.choice(
+        (
+            f"Call {tool.name} with {listed}.",
+            f"Call {tool.name} with {listed}.",
+            f"Please use {tool.name} with {listed}.",
+            f"Use the tool {tool.name} for {listed}.",
+            f"{tool.verb.capitalize()} the {tool.noun} for {listed}.",
+            f"{tool.verb.capitalize()} the {tool.noun} with {listed}.",
+            f"Please {tool.verb} the {tool.noun} for {listed}.",
+            f"Can you {tool.verb} the {tool.noun} for {listed}?",
+        )
+    )
+    return ToolQuestion(tool, text, arguments)
