@@ -120,6 +120,35 @@ def test_a_damaged_spill_is_noticed_before_it_is_pinned(tmp_path):
         assert small.read(PATH).count("none") == 0
 
 
+def test_a_spill_of_a_former_process_is_verified_before_it_is_pinned(tmp_path):
+    with SmallStore(tmp_path, ram_bytes=0) as small:
+        small.add(PATH)
+        small.settle()
+    with SmallStore(tmp_path) as small:
+        flip(PAYLOAD_START)(file_of(small, PATH[:32]))
+        assert isinstance(small.pin(PATH), EngineFailed)
+        assert small.rejected == [Rejection.CORRUPT]
+
+
+def test_a_block_that_was_lost_and_kept_again_at_once_is_not_removed(tmp_path):
+    """The writer is busy: the removal of the bad file waits, and goes before the new one is written."""
+    keep(tmp_path, PATH)
+    with SmallStore(tmp_path) as small:
+        small.settle()
+        flip(PAYLOAD_START)(file_of(small, PATH[:16]))
+        small.add(tokens_of(7, 7, 7, 7))
+        small.store.pin("busy", "tenant", tokens_of(7, 7, 7, 7))
+        small.store.fetch(small.store.match("tenant", PATH).blocks)
+        small.hands.readers.run()
+        small.store.poll()
+        assert small.rejected == [Rejection.CORRUPT]
+        small.add(PATH)
+        assert small.pin(PATH, "again") is None
+    with SmallStore(tmp_path) as small:
+        assert small.store.kept("again")
+        assert small.read(PATH) == ["disk"] * 4
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
 @pytest.mark.parametrize("failing", range(4))
 def test_a_pin_that_cannot_be_written_is_undone(tmp_path, monkeypatch, number, failing):
@@ -168,6 +197,30 @@ def test_a_spill_that_cannot_be_written_loses_blocks_and_nothing_else(tmp_path, 
         small.add(PATH)
         small.settle()
         assert small.matched(PATH) == 14
+
+
+def test_a_block_is_not_kept_on_disk_without_the_one_before_it(tmp_path, monkeypatch):
+    """The first write fails, and a second one, of a child, was asked for meanwhile."""
+    put, calls = DiskTier.put, []
+
+    def fail_once(disk, key, payload, *rest, **options):
+        calls.append(key)
+        if len(calls) == 1:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        put(disk, key, payload, *rest, **options)
+
+    first = tokens_of(1, 1, 1, 1)
+    monkeypatch.setattr(DiskTier, "put", fail_once)
+    with SmallStore(tmp_path, ram_bytes=2 * SIZE) as small:
+        small.settle()
+        for number in range(3):
+            small.add(first + tokens_of(*[number] * 4))
+            small.store.poll()
+        small.settle()
+        assert len(calls) == 2
+        assert small.names() == set()
+        assert small.read(first) == ["ram"]
+        assert [small.matched(first + tokens_of(*[n] * 4)) for n in range(3)] == [4, 4, 8]
 
 
 @pytest.mark.parametrize("method", ["sync_folder", "sync"])

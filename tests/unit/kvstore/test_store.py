@@ -303,6 +303,18 @@ def test_store_keeps_of_a_released_path_what_others_need(tmp_path):
         assert small.matched(OTHER) == 8
 
 
+def test_store_remembers_a_release_whose_blocks_stay(tmp_path):
+    with SmallStore(tmp_path) as small:
+        small.add(PATH)
+        assert small.pin(PATH[:16], "p") is None
+        assert small.pin(PATH, "q") is None
+        small.store.release("p")
+        small.settle()
+    with SmallStore(tmp_path) as small:
+        assert not small.store.kept("p")
+        assert small.store.kept("q")
+
+
 def test_store_keeps_of_a_released_path_what_has_children(tmp_path):
     with SmallStore(tmp_path) as small:
         small.add(PATH[:16])
@@ -378,12 +390,13 @@ def test_store_reads_what_was_released_while_a_reader_had_it(tmp_path):
 
 
 def test_store_does_not_evict_from_disk_what_is_being_read(tmp_path):
-    with SmallStore(tmp_path, ram_bytes=0, disk_bytes=FILE) as small:
+    with SmallStore(tmp_path, ram_bytes=0, disk_bytes=FILE, policy="lru") as small:
         small.add(FAR)
         small.settle()
         fetch = small.store.fetch(small.store.match("tenant", FAR).blocks)
         small.add(tokens_of(8, 8, 8, 8))
-        small.hands.run()
+        small.store.poll()
+        small.hands.writer.run()
         small.settle()
         assert look(fetch, FAR) == ["disk"]
 

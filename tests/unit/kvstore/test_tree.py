@@ -103,6 +103,11 @@ def test_tree_chooses_the_child_that_shares_most():
     assert used(tree, [1, 2, 3, 4, 5, 6, 2, 2]) == (6, 2)
 
 
+def test_tree_that_cannot_be_cut_looks_past_a_path_that_only_begins_alike():
+    tree = tree_of([1, 2], [1, 2, 3, 1], [1, 2, 3, 1, 1], step=None)
+    assert used(tree, [1, 2, 3, 4]) == (2, 1)
+
+
 def test_tree_keeps_scopes_apart():
     tree = tree_of([1, 2, 3, 4])
     assert used(tree, [1, 2, 3, 4], scope="another tenant") == (0, 0)
