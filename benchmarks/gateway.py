@@ -7,7 +7,8 @@ HTTP, a tenant's key, the body, limits, the registry's cache row, its new end (`
 charge, both durable in SQLite on disk before the answer ends. Four tenants with 250 caches each ask in
 turn. Closed loop: connections that ask again at once. Open loop: arrivals at a rate, Poisson, latency
 from the moment a request was due. The load comes from a process of its own on the same machine.
-Afterwards the ledger must hold every answer.
+Afterwards the ledger must hold every answer. The server logs warnings only; a line for each chat, as
+`mooring serve` writes it, is not in the figures.
 """
 
 import argparse

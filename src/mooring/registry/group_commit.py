@@ -23,9 +23,6 @@ class _Change:
     """None: no arguments. Else the same call of a whole group is made once, with all items."""
     done: asyncio.Future[Any]
 
-    def make_alone(self) -> Any:
-        return self.make() if self.items is None else self.make(self.items)
-
 
 class GroupCommit:
     """Belongs to one event loop."""
@@ -82,11 +79,15 @@ class GroupCommit:
             return together
         if len(group) == 1 or isinstance(together, RegistryBusy):
             return [together] * len(group)
-        alone = (asyncio.to_thread(change.make_alone) for change in group)
+        alone = (asyncio.to_thread(self._alone, change) for change in group)
         return await asyncio.gather(*alone, return_exceptions=True)
 
+    def _alone(self, change: _Change) -> Any:
+        with self._database.begin():
+            return change.make() if change.items is None else change.make(change.items)
+
     async def _together(self, group: list[_Change]) -> list[Any]:
-        """Statements take microseconds and run right here: a thread would wait longer for Python's lock.
+        """Statements take microseconds and run right here, so that no thread wants Python's lock for them.
 
         What may take long is done in a thread: to wait for another writer, and to sync the disk.
         """
