@@ -87,7 +87,7 @@ class GroupCommit:
             return change.make() if change.items is None else change.make(change.items)
 
     async def _together(self, group: list[_Change]) -> list[Any]:
-        """Statements take microseconds and run right here, so that no thread wants Python's lock for them.
+        """Statements take microseconds and run right here, so no thread wants Python's lock for them.
 
         What may take long is done in a thread: to wait for another writer, and to sync the disk.
         """
