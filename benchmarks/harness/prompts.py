@@ -9,7 +9,7 @@ from typing import Any
 
 from mooring.app import bundled
 from mooring.core.conversation import Conversation
-from mooring.engine.llamacpp.binding import Model
+from mooring.engine.llamacpp.binding import Model, measure_state_size
 from mooring.engine.prompt import Prompter
 from mooring.engine.template import ChatTemplate
 
@@ -31,7 +31,8 @@ class Prompts:
     @property
     def kv_bytes_per_token(self) -> int:
         """With f16 K and V."""
-        return 2 * self._model.layers * self._model.kv_values
+        size = measure_state_size(self._model, kv_type="f16", flash_attention=False, threads=1)
+        return size.per_token
 
     def tokens(self, text: str) -> list[int]:
         """Of a text by itself: an answer's are the ones that were drawn (`vocabulary` says why)."""

@@ -70,7 +70,8 @@ class Decode:
         if choice.finished is not None and not choice.text.stopped:
             text += choice.text.finish()
         if text or logprobs:
-            self._outbox.post(request.sink, Delta(choice.index, text, logprobs))
+            first = choice.drawn == 1
+            self._outbox.post(request.sink, Delta(choice.index, text, logprobs), urgent=first)
         if choice.finished is not None:
             self._finish_choice(request, choice, choice.finished)
 

@@ -115,7 +115,7 @@ class Scheduler:
         for ask in {*left, *self._admitted, *self._admission, *self._saving.tickets()}:
             if not ask.ended:
                 self._outbox.post(ask.sink, error)
-        self._outbox.flush()
+        self._outbox.flush(everything=True)
 
     # The loop
 
@@ -125,7 +125,7 @@ class Scheduler:
         while not self._closing:
             self._receive(wait=not worked)
             worked = self.step()
-            self._outbox.flush()
+            self._outbox.flush(everything=not worked)
         self.fail_everything(EngineFailed("the server is shutting down; try again shortly"))
 
     def step(self) -> bool:
@@ -229,7 +229,7 @@ class Scheduler:
         purpose = "request" if isinstance(owner, Request) else "prefix"
         self._metrics.evaluated_tokens.labels(purpose).inc(rows.tokens)
         for ask in (owner, *self._prefill.behind(owner)):
-            self._outbox.post(ask.sink, fill.progress)
+            self._outbox.post(ask.sink, fill.progress, urgent=False)
         if fill.remaining:
             return
         self._fills.remove(fill)
