@@ -31,7 +31,7 @@ class Prompts:
     @property
     def kv_bytes_per_token(self) -> int:
         """With f16 K and V."""
-        size = measure_state_size(self._model, kv_type="f16", flash_attention=False, threads=1)
+        size = measure_state_size(self._model, kv_type="f16", flash_attention=False)
         return size.per_token
 
     def tokens(self, text: str) -> list[int]:

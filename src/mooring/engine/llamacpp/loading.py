@@ -61,7 +61,6 @@ async def load_engine(
         model,
         kv_type=config.kv_type,
         flash_attention=config.flash_attention,
-        threads=config.threads or _usable_cores(),
     )
     shape, context_tokens = _size(model, config, state_size)
     weights_hash = await asyncio.to_thread(
