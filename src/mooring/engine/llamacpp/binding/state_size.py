@@ -35,9 +35,9 @@ class StateSize:
 def measure_state_size(model: Model, *, kv_type: str, flash_attention: bool) -> StateSize:
     """Evaluate two tokens in a context of their own, and see what each of them adds.
 
-    With one thread: OpenMP keeps the threads of each that calls it, and once it has more threads than the
-    machine has processors, none waits awake for the next step any more. Small models then decode at a
-    quarter of their speed.
+    With one thread: OpenMP keeps threads for each thread that calls it, and once there are more of them
+    than processors, none waits awake for the next step any more. Small models then decode at a quarter of
+    their speed.
     """
     shape = ContextShape(
         cells=_CELLS,
