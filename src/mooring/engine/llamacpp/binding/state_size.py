@@ -36,8 +36,8 @@ def measure_state_size(model: Model, *, kv_type: str, flash_attention: bool) -> 
     """Evaluate two tokens in a context of their own, and see what each of them adds.
 
     With one thread: OpenMP keeps threads for each thread that calls it, and once there are more of them
-    than processors, none waits awake for the next step any more. Small models then decode at a quarter of
-    their speed.
+    than processors, none waits awake for the next step any more. Small models then decode at a quarter
+    of their speed.
     """
     shape = ContextShape(
         cells=_CELLS,
