@@ -4,14 +4,19 @@ A sync takes as long for one change as for a hundred. While one is under way oth
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from mooring.core.errors import RegistryBusy
-from mooring.registry.database import Database
+from mooring.registry.database import Database, Transaction
 
 T = TypeVar("T")
+
+_QUICK_S = 0.001
+"""A sync that takes less may hold up the event loop: handing it to a thread and back costs as much."""
+_WEIGHT = 0.1
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,8 @@ class GroupCommit:
         self._database = database
         self._waiting: list[_Change] = []
         self._writer: asyncio.Task[None] | None = None
+        self._sync_s = 1.0
+        """How long a sync takes, on a moving average: slow until measured."""
 
     async def run(self, make: Callable[[], T]) -> T:
         """Call something that changes the registry; returns its result when that is durable.
@@ -89,7 +96,7 @@ class GroupCommit:
     async def _together(self, group: list[_Change]) -> list[Any]:
         """Statements take microseconds and run right here: no thread wants Python's lock for them.
 
-        What may take long is done in a thread: to wait for another writer, and to sync the disk.
+        What may take long is done in a thread: to wait for another writer, and to sync a slow disk.
         """
         try:
             transaction = self._database.open(wait=False)
@@ -103,8 +110,17 @@ class GroupCommit:
         except BaseException:
             transaction.close()
             raise
-        await asyncio.to_thread(transaction.finish)
+        await self._finish(transaction, alone=len(group) == 1)
         return results
+
+    async def _finish(self, transaction: Transaction, *, alone: bool) -> None:
+        """Sync the disk: in a thread, unless that has been taking longer than the sync itself."""
+        begun = time.perf_counter()
+        if alone and self._sync_s < _QUICK_S:
+            transaction.finish()
+        else:
+            await asyncio.to_thread(transaction.finish)
+        self._sync_s += _WEIGHT * (time.perf_counter() - begun - self._sync_s)
 
 
 def _merged(group: list[_Change]) -> dict[Callable[..., Any], list[Any]]:

@@ -78,6 +78,10 @@ class Admission:
     def _open(self, ask: Ask) -> bool:
         """Give an ask its sequences, if there is room for all it can need."""
         source, share = self._prefill.promising(ask)
+        if source is not None and 2 * share < source.done:
+            # What all prompts begin with is no reason to keep a long sequence: each step would pay.
+            self._idle.clear()
+            source, share = self._prefill.promising(ask)
         self._idle.clear(besides=source)
         choices = ask.needed.sequences
         while not self._buffer.free.holds(Room(ask.needed.cells - share, choices)):
