@@ -17,4 +17,5 @@ bench:
 	$(BIN)/python benchmarks/turns.py
 	$(BIN)/python benchmarks/pressure.py
 	$(BIN)/python benchmarks/restart.py
+	$(BIN)/python benchmarks/engine_process.py
 	$(BIN)/python benchmarks/gateway.py

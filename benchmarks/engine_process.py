@@ -1,6 +1,6 @@
 """What it costs that the engine is a child process, against the same engine in the same process.
 
-    python benchmarks/engine_process.py      # the bundled model's shape: about 2 minutes on 2 cores
+    python benchmarks/engine_process.py      # the bundled model's shape: about 3 minutes on 2 cores
 
 Both engines are loaded at once and asked in turn, so that a drifting machine drifts for both. Measured
 is what the caller of the Engine interface sees: the time that an answer takes a token, from its first to
@@ -156,7 +156,7 @@ def main() -> None:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--tokens", type=int, default=600, help="tokens of an answer")
+    parser.add_argument("--tokens", type=int, default=300, help="tokens of an answer")
     parser.add_argument("--threads", type=int, default=1, help="of llama.cpp, in each engine")
     parser.add_argument("--out", type=Path, default=RESULTS)
     return parser.parse_args()

@@ -2,8 +2,6 @@
 
 import hashlib
 import struct
-import sys
-from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -60,10 +58,7 @@ def common_length(a: Tokens, b: Tokens) -> int:
 
 def pack(tokens: Sequence[int]) -> bytes:
     """Tokens as little-endian int32, 4 bytes each: the form that the KV store keeps and compares."""
-    packed = array("i", tokens)
-    if sys.byteorder == "big":
-        packed.byteswap()
-    return packed.tobytes()
+    return struct.pack(f"<{len(tokens)}i", *tokens)
 
 
 def unpack(packed: bytes) -> Tokens:

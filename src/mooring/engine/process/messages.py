@@ -72,15 +72,22 @@ class Generate:
 
     call: int
     prompt: bytes
+    """Without the prefix, when `continues`."""
     prefix: PackedPrefix | None
+    continues: bool
+    """The prompt begins with the whole prefix."""
     rest: Generation
     """All else; its own prompt and prefix are left out."""
 
     @classmethod
     def of(cls, call: int, generation: Generation) -> "Generate":
-        prefix = None if generation.prefix is None else PackedPrefix.of(generation.prefix)
+        prompt, prefix = pack(generation.prompt), generation.prefix
         rest = replace(generation, prompt=(), prefix=None)
-        return cls(call, pack(generation.prompt), prefix, rest)
+        if prefix is None:
+            return cls(call, prompt, None, False, rest)
+        continues = prompt.startswith(prefix.label)
+        prompt = prompt.removeprefix(prefix.label)
+        return cls(call, prompt, PackedPrefix.of(prefix), continues, rest)
 
 
 @dataclass(frozen=True)

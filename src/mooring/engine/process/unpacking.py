@@ -37,12 +37,8 @@ class Unpacking:
         return prefix
 
     def generation(self, ask: Generate) -> Generation:
-        if ask.prefix is None:
-            prompt, prefix = unpack(ask.prompt), None
-        else:
-            prefix, start = self.prefix(ask.prefix), ask.prefix.tokens
-            if ask.prompt.startswith(start):  # the same int objects: quickly compared, too
-                prompt = prefix.tokens + unpack(ask.prompt[len(start) :])
-            else:
-                prompt = unpack(ask.prompt)
+        prompt = unpack(ask.prompt)
+        prefix = None if ask.prefix is None else self.prefix(ask.prefix)
+        if prefix is not None and ask.continues:  # the same int objects: quickly compared, too
+            prompt = prefix.tokens + prompt
         return replace(ask.rest, prompt=prompt, prefix=prefix)
