@@ -51,7 +51,7 @@ def open_context(paths: Paths) -> Open:
     @contextmanager
     def opened(family: Family) -> Iterator[DecodeContext]:
         model = Model(paths[family])
-        shape = ContextShape(2048, 16, 512, kv_type="f16", flash_attention=False)
+        shape = ContextShape(2048, 16, 512, kv_type="f16", flash_attention=False, threads=1)
         context = DecodeContext(model, shape)
         yield context
         context.close()
@@ -181,7 +181,7 @@ def test_an_abort_spares_bystanders_where_it_is_said_to(open_context: Open, fami
 def test_the_size_of_a_state_is_known_beforehand(paths: Paths, family: Family, kv_type: str) -> None:
     model = Model(paths[family])
     size = measure_state_size(model, kv_type=kv_type, flash_attention=False)
-    shape = ContextShape(1024, 2, 512, kv_type=kv_type, flash_attention=False)
+    shape = ContextShape(1024, 2, 512, kv_type=kv_type, flash_attention=False, threads=1)
     context = DecodeContext(model, shape)
     for tokens in (1, 50, 64, 65, 300):
         context.cut_sequence(0, 0)
