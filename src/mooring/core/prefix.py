@@ -41,8 +41,8 @@ class Prefix:
         return len(self.tokens)
 
 
-def common_length(a: Tokens, b: Tokens) -> int:
-    """How many leading tokens `a` and `b` share."""
+def common_length(a: Tokens | bytes, b: Tokens | bytes) -> int:
+    """How many leading elements `a` and `b` share."""
     end = min(len(a), len(b))
     if a[:end] == b[:end]:
         return end
@@ -67,14 +67,4 @@ def unpack(packed: bytes) -> Tokens:
 
 def common_tokens(a: bytes, b: bytes) -> int:
     """How many leading tokens two packed prefixes share."""
-    end = min(len(a), len(b))
-    if a[:end] == b[:end]:
-        return end // TOKEN_BYTES
-    low, high = 0, end // TOKEN_BYTES  # in tokens: equal up to low, different up to high
-    while high - low > 1:
-        middle = (low + high) // 2
-        if a[low * TOKEN_BYTES : middle * TOKEN_BYTES] == b[low * TOKEN_BYTES : middle * TOKEN_BYTES]:
-            low = middle
-        else:
-            high = middle
-    return low
+    return common_length(a, b) // TOKEN_BYTES

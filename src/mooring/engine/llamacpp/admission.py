@@ -95,7 +95,6 @@ class Admission:
                 source, share = self._prefill.promising(ask)
             else:
                 return False
-        ask.share = share
         first = self._buffer.open(ask.scope, ask.label, ask.end, source, share)
         ask.sequences.append(first)
         while len(ask.sequences) < choices:

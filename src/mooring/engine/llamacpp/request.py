@@ -80,8 +80,6 @@ class Ask:
     source: Source = field(default=Source.NONE, init=False)
     sequences: list[Sequence] = field(default_factory=list, init=False)
     """From admission on: one for each choice, the first of which the prompt goes into."""
-    share: int = field(default=0, init=False)
-    """Leading tokens whose cells are promised by others."""
     behind: "Ask | None" = field(default=None, init=False)
     """Whose tokens it is waiting for."""
     restore: Restore | None = field(default=None, init=False)
