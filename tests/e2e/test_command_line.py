@@ -48,7 +48,8 @@ def test_estimate_reproduces_the_vendors_calculator() -> None:
 def test_demo_ends_with_the_comparison() -> None:
     run = mooring("demo", "--questions", "2")
     assert run.returncode == 0, run.stderr
-    assert "random weights" in run.stdout
+    assert "random weights" not in run.stdout
+    assert "answers that are right 2 of 2 2 of 2" in " ".join(run.stdout.replace("│", " ").split())
     for row in ("time to first token, median", "prompt tokens computed", "price, CNY"):
         assert row in run.stdout
     assert "1 begun minute(s) of storage" in " ".join(run.stdout.split())
