@@ -7,27 +7,37 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from mooring.app import Services, bundled, run_services
 from mooring.config import load_config
-from mooring.core.context import NewCache
 from mooring.core.conversation import Message
 from mooring.core.usage import Usage
 from mooring.engine.interface import Delta, Finished, Progress, Sampling
 from mooring.progress import loading_bar, make_bars
 from mooring.service.billing import begun_minutes, chat_fee, creation_fee, storage_fee
 from mooring.service.chat import ChatRequest
+from mooring.service.contexts import NewCache
 from mooring.service.pricing import NANO, PricePlan, load_plans
 from mooring.service.use import CacheUse
 
 _TENANT = "demo"
 _MODEL = "moonshot-v1"
-_ANSWER_TOKENS = 24
+_ANSWER_TOKENS = 48
 _TTL_S = 3600
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question about the manual, and what a right answer contains."""
+
+    question: str
+    answer: str
+
+    def is_answered_by(self, text: str) -> bool:
+        return self.answer.casefold() in text.casefold()
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,7 @@ class Asked:
     ttft_s: float
     usage: Usage
     hit: bool
+    right: bool
 
 
 async def run_demo(model: str | None, count: int, console: Console) -> None:
@@ -46,18 +57,10 @@ async def run_demo(model: str | None, count: int, console: Console) -> None:
         StartRefused: the model cannot be loaded.
     """
     manual = bundled("manual.md").read_text("utf-8")
-    questions = [
-        entry["question"] for entry in json.loads(bundled("questions.json").read_text("utf-8"))
-    ][:count]
+    listed = json.loads(bundled("questions.json").read_text("utf-8"))
+    questions = [Question(**entry) for entry in listed][:count]
     with tempfile.TemporaryDirectory(prefix="mooring-demo-") as directory:
-        overrides: dict[str, dict[str, Any]] = {
-            "server": {"data_dir": Path(directory)},
-            "model": {"source": model},
-            "engine": {
-                "automatic_reuse": False
-            },  # else the questions without a cache would share it, too
-        }
-        config = load_config(None, overrides)
+        config = load_config(None, {"server": {"data_dir": Path(directory)}, "model": {"source": model}})
         with ExitStack() as bars:
             on_progress = bars.enter_context(loading_bar(console))
             async with run_services(config, on_progress) as services:
@@ -65,7 +68,7 @@ async def run_demo(model: str | None, count: int, console: Console) -> None:
                 await _compare(services, manual, questions, console)
 
 
-async def _compare(services: Services, manual: str, questions: list[str], console: Console) -> None:
+async def _compare(services: Services, manual: str, questions: list[Question], console: Console) -> None:
     if services.engine.model.random_weights:
         console.print("[yellow]The model has random weights: its answers mean nothing.[/]\n")
     system: Message = {"role": "system", "content": f"Answer from this manual.\n\n{manual}"}
@@ -106,17 +109,18 @@ async def _ask(
     services: Services,
     before: tuple[Message, ...],
     use: CacheUse | None,
-    question: str,
+    question: Question,
     console: Console,
 ) -> Asked:
     """Ask one question and print the answer as it streams."""
     request = ChatRequest(
         model=_MODEL,
-        messages=(*before, {"role": "user", "content": question}),
+        messages=(*before, {"role": "user", "content": question.question}),
         sampling=Sampling(max_tokens=_ANSWER_TOKENS, temperature=0),
         cache=use,
     )
-    console.print(f"[bold]{question}[/]", highlight=False)
+    console.print(f"[bold]{question.question}[/]", highlight=False)
+    said = ""
     begun = time.monotonic()
     first_at: float | None = None
     usage: Usage | None = None
@@ -133,6 +137,7 @@ async def _ask(
                     if first_at is None:
                         first_at = time.monotonic()
                         bars.stop()
+                    said += text
                     console.print(_printable(text), end="", markup=False, highlight=False)
                 case Finished(counted):
                     usage = counted
@@ -140,12 +145,14 @@ async def _ask(
         bars.stop()
     assert usage is not None
     ttft_s = (first_at or time.monotonic()) - begun
+    right = question.is_answered_by(said)
     console.print(
-        f"\n[dim]first token after {ttft_s * 1000:,.0f} ms,"
+        f"\n[dim]{'right' if right else f'wrong, it is: {question.answer}'};"
+        f" first token after {ttft_s * 1000:,.0f} ms,"
         f" {usage.prompt_tokens - usage.cached_tokens:,} of {usage.prompt_tokens:,} prompt tokens"
         " computed[/]\n"
     )
-    return Asked(ttft_s, usage, answer.hit is not None)
+    return Asked(ttft_s, usage, answer.hit is not None, right)
 
 
 def _table(
@@ -174,6 +181,8 @@ def _table(
         sum(chat_fee(prices, asked.usage, hit=asked.hit) for asked in run) for run in (plain, cached)
     ]
     price[1] += creation_fee(prices, held_tokens) + storage_fee(prices, held_tokens, lived_s)
+    right = [f"{sum(asked.right for asked in run)} of {len(run)}" for run in (plain, cached)]
+    table.add_row("answers that are right", *right, "")
     table.add_row("time to first token, median", *(f"{ms:,.1f} ms" for ms in ttft), _saving(*ttft))
     table.add_row("prompt tokens computed", *(f"{n:,}" for n in computed), _saving(*computed))
     table.add_row(f"price, {plan.currency}", *(f"{nano / NANO:.6f}" for nano in price), _saving(*price))
