@@ -23,6 +23,7 @@ from mooring.core.limits import Limits
 from mooring.engine.interface import Engine, OnProgress
 from mooring.engine.llamacpp.source import find_model
 from mooring.engine.process.engine import start_engine
+from mooring.engine.vllm.starting import start_cluster
 from mooring.extraction.extractor import Extractor
 from mooring.registry.caches import Caches
 from mooring.registry.database import Database
@@ -42,7 +43,7 @@ from mooring.service.pricing import NANO, load_plans
 from mooring.service.statements import Statements
 from mooring.service.tagging import Tagging
 from mooring.service.tenants import Tenancy
-from mooring.telemetry import ServerMetrics
+from mooring.telemetry import ClusterMetrics, ServerMetrics
 
 _FORM_BYTES = 1 << 16  # what a form takes beside the file in it
 
@@ -80,11 +81,28 @@ async def load_embedded(config: Config, metrics: ServerMetrics, on_progress: OnP
     )
 
 
+async def load_cluster(config: Config, metrics: ServerMetrics, on_progress: OnProgress) -> Engine:
+    """vLLM's workers, over the configured URLs. Raises StartRefused."""
+    cluster = ClusterMetrics()
+    engine = await start_cluster(config, cluster, on_progress)
+    metrics.show(cluster.registry)
+    return engine
+
+
+async def load_configured(config: Config, metrics: ServerMetrics, on_progress: OnProgress) -> Engine:
+    """The engine that the configuration names. Raises StartRefused."""
+    match config.engine.kind:
+        case "llamacpp":
+            return await load_embedded(config, metrics, on_progress)
+        case "vllm":
+            return await load_cluster(config, metrics, on_progress)
+
+
 @asynccontextmanager
 async def run_services(
     config: Config,
     on_progress: OnProgress = lambda _what, _share: None,
-    load: LoadEngine = load_embedded,
+    load: LoadEngine = load_configured,
 ) -> AsyncIterator[Services]:
     """Everything below HTTP, from start to orderly end.
 

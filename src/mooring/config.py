@@ -42,13 +42,17 @@ class ModelConfig(_Part):
     """Which model, and under which names."""
 
     source: str | None = None
-    """A GGUF's path, `hf:owner/repo` or `hf:owner/repo:file.gguf`; None is the bundled demo model."""
+    """A GGUF's path, `hf:owner/repo` or `hf:owner/repo:file.gguf`; None is the bundled demo model.
+    With vLLM: the folder of the workers' model, or `hf:owner/repo`."""
     aliases: tuple[str, ...] = ALIASES
 
 
 class EngineConfig(_Part):
-    """The embedded llama.cpp. None is decided at start, by the model and the machine."""
+    """Which engine, and the embedded llama.cpp. None is decided at start, by model and machine."""
 
+    kind: Literal["llamacpp", "vllm"] = "llamacpp"
+    """llama.cpp in this machine, or workers of vLLM; of the other settings, vLLM's workers have their
+    own, but for `automatic_reuse` and `max_queued`."""
     context_tokens: int | None = Field(None, ge=64)
     """The most tokens of one request; None: as trained, as far as the cells reach."""
     cells: int | None = Field(None, ge=128)
@@ -68,6 +72,19 @@ class EngineConfig(_Part):
     """Layers to offload when llama.cpp was built with a GPU backend; a CPU build ignores it."""
     max_queued: int = Field(256, ge=1)
     """Requests that may wait for room before others are sent away."""
+
+
+class VllmConfig(_Part):
+    """The workers of a cluster."""
+
+    workers: tuple[Annotated[str, Field(pattern=r"^https?://[^/]+/?$")], ...] = ()
+    """Their URLs, each without a path."""
+    api_key: str | None = Field(None, min_length=1)
+    """What the workers were given as `--api-key`."""
+    pin_lease_s: int = Field(600, ge=1)
+    """How long a prefix that nobody uses stays on a worker's device; it stays in the shared tier."""
+    health_interval_s: float = Field(2.0, gt=0)
+    """How often a worker is asked how it is; one that is down, less and less often."""
 
 
 class KvStoreConfig(_Part):
@@ -184,6 +201,7 @@ class Config(_Part):
     server: ServerConfig = ServerConfig()
     model: ModelConfig = ModelConfig()
     engine: EngineConfig = EngineConfig()
+    vllm: VllmConfig = VllmConfig()
     kvstore: KvStoreConfig = KvStoreConfig()
     caching: CachingConfig = CachingConfig()
     chat: ChatConfig = ChatConfig()

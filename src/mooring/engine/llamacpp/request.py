@@ -18,7 +18,7 @@ from mooring.engine.llamacpp.cells import Room
 from mooring.engine.llamacpp.grammar import Matcher
 from mooring.engine.llamacpp.restoring import Restore
 from mooring.engine.llamacpp.sequence import Sequence
-from mooring.engine.llamacpp.text import TextStream
+from mooring.engine.text import TextStream
 
 Sink = Callable[[Event | Kept | MooringError], None]
 """Where a client's events go; called on the client's thread."""

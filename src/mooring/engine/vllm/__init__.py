@@ -1,0 +1,1 @@
+"""An engine that drives vLLM workers over HTTP."""
