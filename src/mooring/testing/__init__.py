@@ -16,6 +16,7 @@ from mooring.testing.shape import (
     Family,
     ModelShape,
 )
+from mooring.testing.vllm_worker import Served, VllmWorker
 from mooring.testing.vocabulary import Vocabulary, bundled_model, read_vocabulary
 
 __all__ = [
@@ -30,7 +31,9 @@ __all__ = [
     "Family",
     "InstantEngine",
     "ModelShape",
+    "Served",
     "ServerProcess",
+    "VllmWorker",
     "Vocabulary",
     "bundled_model",
     "read_vocabulary",

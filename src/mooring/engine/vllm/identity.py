@@ -1,4 +1,8 @@
-"""Whether a worker serves what the others serve, and tokenises as we do."""
+"""Whether a worker serves what the others serve, and takes tokens for what we take them for.
+
+Prompts go out as token ids, so how a worker would tokenise does not matter (transformers may build another
+tokenizer than the one in `tokenizer.json`); what an id means does.
+"""
 
 from mooring.core.errors import MooringError
 from mooring.engine.vllm.completions import message_body
@@ -21,11 +25,12 @@ async def identify(worker: Worker, vocabulary: Vocabulary) -> Identity:
     """Ask a worker what it serves.
 
     Raises:
-        Unfit: it does not answer, has no connector of ours, or tokenises in another way.
+        Unfit: it does not answer, has no connector of ours, or another vocabulary.
     """
     try:
         model, context_tokens = await worker.models()
-        theirs = await worker.tokenize(model, _PROBE)
+        probe = vocabulary.tokenize(_PROBE, add_bos=False, control=True)
+        theirs = await worker.detokenize(model, probe)
         announces = await worker.announces(message_body(model, {"stat": True}) | {"stream": True})
         report = await worker.report(message_body(model, {"stat": True}))
         identity = Identity(
@@ -39,8 +44,8 @@ async def identify(worker: Worker, vocabulary: Vocabulary) -> Identity:
         raise Unfit(
             f"{worker.url} runs without Mooring's middleware: start it as `mooring vllm-args` says"
         )
-    if theirs != vocabulary.tokenize(_PROBE, add_bos=False, control=True):
-        raise Unfit(f"{worker.url} tokenises in another way: it has another tokenizer than --model")
+    if theirs != _PROBE:
+        raise Unfit(f"{worker.url} has another vocabulary than --model")
     return identity
 
 

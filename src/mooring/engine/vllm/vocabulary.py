@@ -108,7 +108,8 @@ def _pieces(description: Mapping[str, Any], vocabulary: Mapping[str, int]) -> di
 
 
 def _decoders(decoder: Mapping[str, Any]) -> Iterator[str]:
-    yield str(decoder.get("type"))
+    if decoder:
+        yield str(decoder["type"])
     for part in decoder.get("decoders", ()):
         yield from _decoders(part)
 

@@ -11,6 +11,7 @@ from typing import Any
 import httpx2
 
 from mooring.core.errors import EngineFailed, InvalidRequest, Overloaded
+from mooring.core.prefix import Tokens
 from mooring.engine.vllm.announcement import HEADER
 
 _COMPLETIONS = "/v1/completions"
@@ -86,10 +87,10 @@ class Worker:
         first = reply["data"][0]
         return first["id"], first["max_model_len"]
 
-    async def tokenize(self, model: str, text: str) -> tuple[int, ...]:
-        """What the worker's own tokenizer makes of a text. Raises as `ask` does."""
-        body = {"model": model, "prompt": text, "add_special_tokens": False}
-        return tuple((await self._question("POST", "/tokenize", body))["tokens"])
+    async def detokenize(self, model: str, tokens: Tokens) -> str:
+        """The text that the worker's own tokenizer makes of tokens. Raises as `ask` does."""
+        body = {"model": model, "tokens": tokens}
+        return str((await self._question("POST", "/detokenize", body))["prompt"])
 
     async def announces(self, body: Mapping[str, Any]) -> bool:
         """Its streams begin with the cached tokens. Raises as `ask` does."""
@@ -133,7 +134,7 @@ class Worker:
                     return
                 chunk = json.loads(event.data)
                 if "error" in chunk:
-                    raise _failure(chunk["error"])
+                    raise self._failure(chunk["error"])
                 yield chunk
         raise WorkerLost(f"{self.url} ended a stream in the middle")
 
@@ -159,9 +160,18 @@ class Worker:
             said = error["message"] if isinstance(error, dict) else str(error)
         except (ValueError, KeyError, TypeError):
             said = text[:200]
+        return self._meaning(status, str(said))
+
+    def _failure(self, error: Any) -> Exception:
+        """An error inside a stream; vLLM looks at some fields only when it has begun."""
+        if not isinstance(error, dict) or not isinstance(error.get("code"), int):
+            return GenerationFailed(str(error))
+        return self._meaning(error["code"], str(error.get("message", error)))
+
+    def _meaning(self, status: int, said: str) -> Exception:
         match status:
             case 400 | 422:
-                return InvalidRequest(str(said))
+                return InvalidRequest(said)
             case 429:
                 return Overloaded(f"{self.url} is busy: {said}")
             case 500:
@@ -170,11 +180,6 @@ class Worker:
                 return WorkerLost(f"{self.url}: {said}")
             case _:
                 return EngineFailed(f"{self.url} refuses with status {status}: {said}")
-
-
-def _failure(error: Mapping[str, Any]) -> Exception:
-    """An error inside a stream that has begun."""
-    return GenerationFailed(str(error.get("message", error)))
 
 
 def report_of(reply: Mapping[str, Any]) -> dict[str, Any]:
