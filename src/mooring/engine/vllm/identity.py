@@ -1,7 +1,7 @@
 """Whether a worker serves what the others serve, and takes tokens for what we take them for.
 
-Prompts go out as token ids, so how a worker would tokenise does not matter (transformers may build another
-tokenizer than the one in `tokenizer.json`); what an id means does.
+Prompts go out as token ids, so how a worker would cut a text does not matter (transformers may build
+another tokenizer than the one in `tokenizer.json`); what an id means does.
 """
 
 from mooring.core.errors import MooringError

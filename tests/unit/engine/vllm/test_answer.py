@@ -1,7 +1,5 @@
 """vLLM's chunks as the engine's events."""
 
-from pathlib import Path
-
 import pytest
 
 from mooring.core.usage import Usage
@@ -90,9 +88,12 @@ def test_control_tokens_show_only_when_they_are_asked_for(vocabulary: Vocabulary
 def test_choices_are_apart(vocabulary: Vocabulary) -> None:
     came = answer(vocabulary, choices=2)
     a, b = (vocabulary.tokenize(text, add_bos=False, control=False) for text in "ab")
-    assert list(came.push(chunk(b, 1, finish_reason="length")))[0] == Delta(1, "b")
+    assert list(came.push(chunk(b, 1))) == [Delta(1, "b")]
+    assert list(came.push(chunk(a, 0))) == [Delta(0, "a")]
+    end = {"finish_reason": "length"}
+    assert list(came.push(chunk((), 1, **end))) == [ChoiceFinished(1, FinishReason.LENGTH, 1)]
     assert not came.complete
-    assert list(came.push(chunk(a, 0, finish_reason="length")))[0] == Delta(0, "a")
+    assert list(came.push(chunk((), 0, **end))) == [ChoiceFinished(0, FinishReason.LENGTH, 1)]
     assert came.complete
     assert came.finished().usage.completion_tokens == 2
 
