@@ -38,7 +38,7 @@ HOOKS: dict[str, tuple[str, ...]] = {
     ),
     f"{_POOL}.touch": ("self", "blocks"),
     f"{_POOL}.free_blocks": ("self", "ordered_blocks"),
-    "vllm.v1.core.kv_cache_manager:KVCacheBlocks.get_block_ids": ("self", "allow_none"),
+    "vllm.v1.core.kv_cache_manager:KVCacheBlocks.get_block_ids": ("self", "allow_none", "group_ids"),
 }
 """Functions by module and name, with their parameters."""
 
