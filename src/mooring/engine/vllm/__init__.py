@@ -1,1 +1,1 @@
-"""An engine that drives vLLM workers over HTTP."""
+"""The cluster engine: vLLM workers, and the connector that lives inside them."""
