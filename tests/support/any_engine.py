@@ -2,13 +2,13 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import both_engines
-from both_engines import CHILD, HANG_S, IN_PROCESS, Running
+from both_engines import CHILD, IN_PROCESS, Running
 
 from mooring.config import Config
 from mooring.engine.vllm.starting import start_cluster
@@ -16,6 +16,8 @@ from mooring.telemetry import ClusterMetrics
 from mooring.testing import TINY, Served, write_random_model
 
 VLLM = "over vLLM"
+HANG_S = 300
+"""vLLM compiles some of its kernels when they are first needed, which takes up to a minute."""
 EMBEDDED = [IN_PROCESS, CHILD]
 
 
@@ -78,6 +80,3 @@ async def running_cluster(served: Served, vllm: dict | None = None, **config) ->
             yield Running(engine, metrics.registry)
     finally:
         await engine.close()
-
-
-Stored = Callable[[], set[Path]]

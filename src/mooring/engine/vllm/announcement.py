@@ -34,12 +34,14 @@ class Announcement:
         _watch_engine(scope["app"].state.openai_serving_completion)
         first: list[int] = []
         _first_output.set(first)
-        announced = False
+        announces = False
 
         async def announce(message: Message) -> None:
-            nonlocal announced
-            if first and not announced and message["type"] == "http.response.body":
-                announced = True
+            nonlocal announces
+            if message["type"] == "http.response.start":
+                announces = _is_stream(message)
+            elif announces and first:
+                announces = False
                 event = json.dumps({"mooring": {"cached_tokens": first[0]}})
                 message["body"] = f"data: {event}\n\n".encode() + message.get("body", b"")
             await send(message)
@@ -52,6 +54,13 @@ def _is_asked_for(scope: Scope) -> bool:
         scope["type"] == "http"
         and scope["path"] == _PATH
         and any(name == HEADER.encode() for name, _ in scope["headers"])
+    )
+
+
+def _is_stream(start: Message) -> bool:
+    return any(
+        name.lower() == b"content-type" and value.startswith(b"text/event-stream")
+        for name, value in start["headers"]
     )
 
 
