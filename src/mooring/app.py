@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from filelock import FileLock, Timeout
 
 import mooring
-from mooring.api import account, admin, caching, errors, files, openai, operations, tags
+from mooring.api import account, admin, caching, errors, files, openai, operations, tags, workers
 from mooring.api.auth import Auth
 from mooring.api.body import BodyLimit
 from mooring.api.document import describe
@@ -24,6 +24,7 @@ from mooring.engine.interface import Engine, OnProgress
 from mooring.engine.llamacpp.source import find_model
 from mooring.engine.process.engine import start_engine
 from mooring.engine.vllm.starting import start_cluster
+from mooring.engine.workers import WorkerPool
 from mooring.extraction.extractor import Extractor
 from mooring.registry.caches import Caches
 from mooring.registry.database import Database
@@ -179,6 +180,8 @@ def make_http(config: Config, services: Services) -> FastAPI:
     app.include_router(account.router(services.charging, services.statements))
     app.include_router(files.router(services.files))
     app.include_router(admin.router(services.tenancy, services.charging))
+    if isinstance(services.engine, WorkerPool):
+        app.include_router(workers.router(services.engine))
     app.include_router(operations.router(services.engine, services.metrics))
     describe(app)
     return app

@@ -16,6 +16,7 @@ MooringError
 │   ├── RequestNotFound       no charge for such a request (of this tenant)
 │   ├── TenantNotFound        no such tenant (for an operator)
 │   ├── KeyNotFound           no such key (for an operator)
+│   ├── WorkerNotFound        no such worker (for an operator)
 │   └── ModelNotFound         no such model or alias
 ├── QuotaExceeded             the tenant has used up what it may have
 ├── RateLimited               the tenant uses more at once, or in a while, than it may
@@ -126,6 +127,13 @@ class KeyNotFound(NotFound):
 
     def __init__(self, key_id: str) -> None:
         super().__init__(f"no key with the id {key_id!r}", param="key_id")
+
+
+class WorkerNotFound(NotFound):
+    """No worker at this address."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(f"no worker at {url!r}: use its URL as it is configured", param="url")
 
 
 class ModelNotFound(NotFound):

@@ -18,7 +18,13 @@ from mooring.engine.vllm.arguments import WorkerPlan, worker_arguments
 
 BLOCK_TOKENS = 32
 _CPU = ["--dtype", "float32", "--enforce-eager", "--no-enable-log-requests"]
-_ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "PYTHONHASHSEED": "0"}
+_ENVIRONMENT = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # else every worker would take the same core
+    "OMP_NUM_THREADS": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "HF_HUB_OFFLINE": "1",
+}
 
 
 @dataclass(frozen=True)

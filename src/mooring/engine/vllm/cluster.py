@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from mooring.config import VllmConfig
-from mooring.core.errors import EngineFailed, EngineUnavailable, StartRefused
+from mooring.core.errors import EngineFailed, EngineUnavailable, StartRefused, WorkerNotFound
 from mooring.core.prefix import Prefix, Tokens, pack
 from mooring.engine.vllm.completions import message_body
 from mooring.engine.vllm.health import Pulse
@@ -104,15 +104,15 @@ class Cluster:
             self._set(member, State.DOWN, str(error))
         member.wake.set()
 
-    def drain(self, name: str, drained: bool) -> bool:
-        """Give a worker no more requests, or some again; whether there is such a worker."""
+    def drain(self, name: str, *, drained: bool) -> Member:
+        """Give a worker no more requests, or some again. Raises WorkerNotFound."""
         for member in self.members:
-            if member.name == name:
+            if member.name == name.rstrip("/"):
                 member.drained = drained
                 if member.state is not State.DOWN:
                     self._set(member, State.DRAINING if drained else State.UP)
-                return True
-        return False
+                return member
+        raise WorkerNotFound(name)
 
     async def tell(self, members: Sequence[Member], message: dict[str, object]) -> int:
         """Say something to the connectors of these; how many have heard it."""

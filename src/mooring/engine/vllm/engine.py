@@ -14,6 +14,8 @@ from mooring.engine.prompt import Prompter
 from mooring.engine.vllm.cluster import Cluster
 from mooring.engine.vllm.generating import Generating
 from mooring.engine.vllm.keeping import Keeping
+from mooring.engine.vllm.member import Member
+from mooring.engine.workers import WorkerStatus
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -75,6 +77,13 @@ class VllmEngine:
             async for event in events:
                 yield event
 
+    def workers(self) -> list[WorkerStatus]:
+        """As `mooring.engine.workers.WorkerPool` has it, and so has `drain`."""
+        return [_status(member) for member in self.cluster.members]
+
+    def drain(self, url: str, *, drained: bool) -> WorkerStatus:
+        return _status(self.cluster.drain(url, drained=drained))
+
     async def close(self) -> None:
         if self._closed:
             return
@@ -90,3 +99,13 @@ class VllmEngine:
     async def _on_renderer(self, work: Callable[[A], R], argument: A) -> R:
         self._refuse_when_closed()
         return await asyncio.get_running_loop().run_in_executor(self._renderers, work, argument)
+
+
+def _status(member: Member) -> WorkerStatus:
+    return WorkerStatus(
+        url=member.name,
+        state=member.state.value,
+        reason=member.reason,
+        requests=member.busy,
+        pinned_prefixes=len(member.pinned),
+    )
