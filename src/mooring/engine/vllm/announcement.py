@@ -82,11 +82,15 @@ class _WatchedEngine:
         try:
             async for output in outputs:
                 first = _first_output.get(None)
-                if first == []:
+                if first == [] and not _has_failed(output):
                     first.append(output.num_cached_tokens or 0)
                 yield output
         finally:
             await outputs.aclose()
+
+
+def _has_failed(output: Any) -> bool:
+    return any(choice.finish_reason == "error" for choice in output.outputs)
 
 
 def _watch_engine(serving: Any) -> None:

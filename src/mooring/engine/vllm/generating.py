@@ -150,10 +150,10 @@ class Generating:
         if ask.used is not None:
             self._keeping.used(member, ask.used)
         source = Source.RESIDENT
-        if not cached:
-            source = Source.NONE
-        elif ask.recomputed_tokens is not None:
+        if ask.recomputed_tokens is not None:
             source = Source.COMPUTED
+        elif not cached:
+            source = Source.NONE
         elif ask.used is not None and held + CHUNK_TOKENS <= cached:
             source = Source.SHARED
         self._metrics.evaluated_tokens.labels("request").inc(
