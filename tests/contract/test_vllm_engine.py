@@ -123,9 +123,7 @@ async def test_the_worker_that_holds_a_prefix_is_preferred(here: Running, scope:
         assert came.started == Started(320, Source.RESIDENT)
 
 
-async def test_what_is_left_of_the_last_block_is_computed_and_counted(
-    here: Running, scope: str
-) -> None:
+async def test_what_is_left_of_the_last_block_is_computed_and_counted(here: Running, scope: str) -> None:
     prefix = Prefix(scope, tokens(330, seed=1))
     assert await here.engine.keep(prefix) == Kept(330)
     assert await here.engine.keep(prefix) == Kept(10)
@@ -227,9 +225,7 @@ async def test_answers_follow_a_grammar_with_control_tokens(here: Running, scope
     came = await answer(here, ask)
     assert came.text[0].startswith(f"{mark}quay ")
     assert came.reasons == {0: FinishReason.STOP}
-    hidden = await answer(
-        here, Generation(tokens(9, seed=8), None, Sampling(40), grammar, scope=scope)
-    )
+    hidden = await answer(here, Generation(tokens(9, seed=8), None, Sampling(40), grammar, scope=scope))
     assert hidden.text[0].startswith("quay ")
 
 
@@ -250,7 +246,7 @@ async def test_an_answer_nobody_reads_any_more_is_stopped_on_its_worker(here: Ru
 
 async def test_no_worker_that_takes_requests_is_a_clear_error(here: Running) -> None:
     only(here, 2)
-    with pytest.raises(EngineUnavailable, match="is draining; .* is draining"):
+    with pytest.raises(EngineUnavailable, match=r"is draining; .* is draining"):
         await events_of(here.engine, asked((5, 6)))
     assert here.engine.failure is not None
     only(here, 0)
@@ -260,7 +256,9 @@ async def test_no_worker_that_takes_requests_is_a_clear_error(here: Running) -> 
 
 async def test_a_cluster_starts_with_what_there_is(cluster) -> None:
     nobody = "http://127.0.0.1:9"
-    with pytest.raises(StartRefused, match="no vLLM worker can be used: .*127.0.0.1:9 cannot be reached"):
+    with pytest.raises(
+        StartRefused, match=r"no vLLM worker can be used: .*:9 cannot be reached"
+    ):
         async with running_cluster(Served(cluster.model, (nobody,))):
             pass
     async with running_cluster(Served(cluster.model, (nobody, *cluster.served.workers))) as here:
