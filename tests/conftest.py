@@ -29,6 +29,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--engine") == "vllm":
+        items[:] = [item for item in items if item.get_closest_marker("embedded") is None]
+
+
 @pytest.fixture(scope="session")
 def tiny_model(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory

@@ -256,9 +256,7 @@ async def test_no_worker_that_takes_requests_is_a_clear_error(here: Running) -> 
 
 async def test_a_cluster_starts_with_what_there_is(cluster) -> None:
     nobody = "http://127.0.0.1:9"
-    with pytest.raises(
-        StartRefused, match=r"no vLLM worker can be used: .*:9 cannot be reached"
-    ):
+    with pytest.raises(StartRefused, match=r"no vLLM worker can be used: .*:9 cannot be reached"):
         async with running_cluster(Served(cluster.model, (nobody,))):
             pass
     async with running_cluster(Served(cluster.model, (nobody, *cluster.served.workers))) as here:

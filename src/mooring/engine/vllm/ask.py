@@ -29,11 +29,11 @@ class Ask:
         return max(0, min(reported_tokens, self.limit) - (self.recomputed_tokens or 0))
 
 
-def make_ask(generation: Generation, context_tokens: int, *, automatic: bool) -> Ask:
+def make_ask(generation: Generation, *, context_tokens: int, block_tokens: int, automatic: bool) -> Ask:
     """`automatic`: what was not named is reused, too.
 
     Without it a request that names a prefix still shares the prefix's salt, so that vLLM may find more
-    than was named; only what was named counts.
+    than was named; only the named prefix's whole blocks count, which are what was kept.
 
     Raises:
         InvalidRequest: the prompt is empty.
@@ -58,5 +58,5 @@ def make_ask(generation: Generation, context_tokens: int, *, automatic: bool) ->
         salt=one_time_salt() if scope is None else scope,
         shared=scope is not None,
         used=prefix if prefix is not None and named == len(prefix) > 0 else None,
-        limit=len(prompt) - 1 if automatic else min(len(prompt) - 1, named),
+        limit=min(len(prompt) - 1, len(prompt) if automatic else named // block_tokens * block_tokens),
     )

@@ -46,7 +46,12 @@ class Generating:
     async def events(self, generation: Generation) -> AsyncGenerator[Event]:
         """As `Engine.generate`."""
         identity = self._cluster.identity
-        ask = make_ask(generation, identity.context_tokens, automatic=self._automatic)
+        ask = make_ask(
+            generation,
+            context_tokens=identity.context_tokens,
+            block_tokens=identity.block_tokens,
+            automatic=self._automatic,
+        )
         if self._queued >= self._max_queued:
             raise Overloaded(f"{self._queued} requests wait for a worker already; try again later")
         started = begun = False

@@ -12,17 +12,18 @@ PREFIX = Prefix("tenant", tuple(range(100)))
 
 def ask(prompt: Tokens, prefix: Prefix | None = None, scope: str | None = None, **how: bool) -> Ask:
     generation = Generation(prompt, prefix, Sampling(10), scope=scope)
-    return make_ask(generation, 1000, **{"automatic": True} | how)
+    how = {"automatic": True} | how
+    return make_ask(generation, context_tokens=1000, block_tokens=16, **how)
 
 
 def test_a_prompt_that_begins_with_its_prefix_uses_it() -> None:
     whole, part = ask((*PREFIX.tokens, 7), PREFIX), ask((*PREFIX.tokens[:60], 7), PREFIX)
-    assert (whole.used, whole.limit, whole.salt) == (PREFIX, 100, "tenant")
-    assert (part.used, part.limit, part.salt) == (None, 60, "tenant")
+    assert (whole.used, whole.limit, whole.salt) == (PREFIX, 96, "tenant")
+    assert (part.used, part.limit, part.salt) == (None, 48, "tenant")
 
 
 def test_the_last_token_is_never_cached() -> None:
-    assert ask(PREFIX.tokens, PREFIX).limit == 99
+    assert ask(PREFIX.tokens[:96], Prefix("tenant", PREFIX.tokens[:96])).limit == 95
     assert ask((1, 2, 3), scope="tenant").limit == 2
 
 
@@ -36,7 +37,7 @@ def test_without_a_scope_nothing_is_shared() -> None:
 def test_with_automatic_reuse_off_only_what_was_named_counts() -> None:
     named = ask((*PREFIX.tokens, 7, 8, 9), PREFIX, "tenant", automatic=False)
     unnamed = ask((*PREFIX.tokens, 7), None, "tenant", automatic=False)
-    assert named.cached(102) == 100
+    assert named.cached(102) == 96
     assert unnamed.cached(64) == 0
     assert not unnamed.shared
     assert ask((*PREFIX.tokens, 7, 8, 9), PREFIX, "tenant").cached(102) == 102
