@@ -1,4 +1,4 @@
-"""What the shared tier says about one context: which objects hold its KV bytes, and whether all are there."""
+"""What the shared tier says about a context: which objects hold its bytes, and whether all are there."""
 
 import json
 from dataclasses import asdict, dataclass

@@ -20,11 +20,12 @@ def fingerprint(vllm_config: Any, kv_cache_config: Any, versions: list[str], wei
         StartRefused: the weights cannot be told.
     """
     model, cache = vllm_config.model_config, vllm_config.cache_config
+    layers = [str(group.kv_cache_spec) for group in kv_cache_config.kv_cache_groups]
     parts = [
         f"weights={weights or _hash_of(model.model)}",
         f"config={model.hf_config.to_json_string()}",
         f"dtype={model.dtype} {cache.cache_dtype} quantization={model.quantization}",
-        f"blocks={cache.block_size} {[str(group.kv_cache_spec) for group in kv_cache_config.kv_cache_groups]}",
+        f"blocks={cache.block_size} {layers}",
         f"layout={kv_cache_config.kv_cache_layout}",
         *versions,
     ]

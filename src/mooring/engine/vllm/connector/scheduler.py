@@ -49,7 +49,7 @@ class ContextScheduler:
     # --- a request's way
 
     def arrived(self, request: Request) -> None:
-        """Before anything is scheduled: so leases and releases free blocks in time, in a full pool too."""
+        """Before it is scheduled: so leases and releases free blocks in time, also in a full pool."""
         self._held.expire()
         ask = read_ask(request, self._geometry.block_tokens)
         if ask is None:
