@@ -172,6 +172,7 @@ HOSTILE = {
     "nothing": b"{}",
     "another format": b'{"format": 99}',
     "a field too many": b'{"format": 1, "extra": 1}',
+    "a depth without end": b"[" * 100_000,
 }
 
 
@@ -184,7 +185,14 @@ def test_manifest_that_nobody_wrote_is_rejected(tiers, text):
 
 @pytest.mark.parametrize(
     "change",
-    [{"tokens": 0}, {"tokens": 7}, {"block_tokens": -4}, {"object_blocks": 0}, {"complete": 1}],
+    [
+        {"tokens": 0},
+        {"tokens": 7},
+        {"block_tokens": -4},
+        {"object_blocks": 0},
+        {"complete": 1},
+        {"tokens": 4 << 40},
+    ],
     ids=str,
 )
 def test_manifest_that_makes_no_sense_is_rejected(tiers, change):

@@ -1,4 +1,4 @@
-"""What the connector promises in a real vLLM: kept blocks stay, load, and are never silently computed."""
+"""What the connector promises in a real vLLM: kept blocks stay, load, and are not computed unsaid."""
 
 import http.client
 import json

@@ -12,6 +12,7 @@ import socket
 import time
 import urllib.request
 from collections.abc import Callable, Sequence
+from http.client import HTTPException
 from typing import Any, TypeVar
 
 from pydantic import ConfigDict
@@ -132,8 +133,12 @@ class MooncakeClient:
     def names(self, prefix: str) -> list[str]:
         """Every object's name that begins like this."""
         url = f"http://{self._config.admin}/get_all_keys"
-        with urllib.request.urlopen(url, timeout=_LIST_S) as reply:
-            return [name for name in reply.read().decode().splitlines() if name.startswith(prefix)]
+        try:
+            with urllib.request.urlopen(url, timeout=_LIST_S) as reply:
+                names = reply.read().decode().splitlines()
+        except HTTPException as error:
+            raise OSError(errno.EIO, f"Mooncake's master broke off: {error}") from error
+        return [name for name in names if name.startswith(prefix)]
 
     def close(self) -> None:
         self._store.close()

@@ -1,5 +1,6 @@
 """Which KV bytes are interchangeable between vLLM engines."""
 
+import contextlib
 import hashlib
 import os
 from pathlib import Path
@@ -41,6 +42,7 @@ def _hash_of(model: str) -> str:
             " folder, or set weights to a name that changes whenever they do"
         )
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mooring"
-    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with contextlib.suppress(OSError):  # then the weights are hashed at every start
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
     name = hashlib.blake2b(str(folder.resolve()).encode(), digest_size=8).hexdigest()
     return hash_weights(files, cache / f"weights-{name}.json")

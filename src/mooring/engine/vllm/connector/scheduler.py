@@ -28,7 +28,6 @@ from mooring.engine.vllm.connector.messages import (
     Use,
 )
 from mooring.engine.vllm.connector.problems import problem_of
-from mooring.kvstore.codec import Rejected
 
 
 class ContextScheduler:
@@ -133,22 +132,28 @@ class ContextScheduler:
         ):
             self._hold(ask, ask.order, block_ids[: ask.full_tokens // self._geometry.block_tokens])
         if ask.deletion is not None and ask.deletion.done():
-            error = ask.deletion.exception()
-            if isinstance(error, (OSError, Rejected)):
+            if (error := ask.deletion.exception()) is not None:
                 ask.problem = problem_of(error)
         return self._report(ask)
 
     def _hold(self, ask: Ask, order: Keep | Use, block_ids: Sequence[int]) -> None:
-        if isinstance(order, Keep):
-            ask.durable = ask.durable or self._matching.is_durable(ask)
-            ask.problem = None if ask.durable else self._failures.of_storage(order.id)
-            if not ask.durable and order.id not in self._held.saving:
-                self._held.hold_for_save(order.id, block_ids)
+        pinned = self._held.pin(order.id, ask.full_tokens, block_ids, order.lease_s)
+        if not isinstance(order, Keep):
+            return
+        ask.durable = ask.durable or self._matching.is_durable(ask)
+        if not pinned:
+            ask.problem = Problem(
+                Code.PIN_BUDGET, "no room for another pin; it can be loaded once durable"
+            )
+        if ask.durable:
+            return
+        ask.problem = self._failures.of_storage(order.id) or ask.problem
+        if order.id not in self._held.saving:
+            if self._held.hold_for_save(order.id, block_ids):
                 manifest = self._geometry.manifest(order.id, ask.full_tokens)
                 self._step.saves.append(Save(manifest, tuple(block_ids)))
-        pinned = self._held.pin(order.id, ask.full_tokens, block_ids, order.lease_s)
-        if isinstance(order, Keep) and not pinned and ask.problem is None:
-            ask.problem = Problem(Code.PIN_BUDGET, "no room for another pin; the context is saved")
+            else:
+                ask.problem = Problem(Code.PIN_BUDGET, "pins and saves hold all blocks that they may")
 
     # --- between steps
 
