@@ -131,9 +131,8 @@ class ContextScheduler:
             and request.num_computed_tokens >= ask.full_tokens
         ):
             self._hold(ask, ask.order, block_ids[: ask.full_tokens // self._geometry.block_tokens])
-        if ask.deletion is not None and ask.deletion.done():
-            if (error := ask.deletion.exception()) is not None:
-                ask.problem = problem_of(error)
+        if ask.deletion and ask.deletion.done() and (error := ask.deletion.exception()):
+            ask.problem = problem_of(error)
         return self._report(ask)
 
     def _hold(self, ask: Ask, order: Keep | Use, block_ids: Sequence[int]) -> None:
@@ -148,12 +147,15 @@ class ContextScheduler:
         if ask.durable:
             return
         ask.problem = self._failures.of_storage(order.id) or ask.problem
-        if order.id not in self._held.saving:
-            if self._held.hold_for_save(order.id, block_ids):
-                manifest = self._geometry.manifest(order.id, ask.full_tokens)
-                self._step.saves.append(Save(manifest, tuple(block_ids)))
-            else:
-                ask.problem = Problem(Code.PIN_BUDGET, "pins and saves hold all blocks that they may")
+        if order.id not in self._held.saving and not self._save(ask, order.id, block_ids):
+            ask.problem = Problem(Code.PIN_BUDGET, "pins and saves hold all blocks that they may")
+
+    def _save(self, ask: Ask, context: str, block_ids: Sequence[int]) -> bool:
+        if not self._held.hold_for_save(context, block_ids):
+            return False
+        manifest = self._geometry.manifest(context, ask.full_tokens)
+        self._step.saves.append(Save(manifest, tuple(block_ids)))
+        return True
 
     # --- between steps
 
