@@ -84,8 +84,14 @@ class VllmServer:
     """Runs from construction to `stop` or `kill`; a context manager that stops it."""
 
     def __init__(self, model: Path, log: Path, settings: dict[str, Any], *more: str, wait: bool = True):
-        self.port = free_port()
         self.log = log
+        self._arguments = (model, settings, more)
+        self.start(wait=wait)
+
+    def start(self, *, wait: bool = True) -> None:
+        """Again after `kill`, too."""
+        model, settings, more = self._arguments
+        self.port = free_port()
         transfer = {
             "kv_connector": "MooringConnector",
             "kv_connector_module_path": "mooring.engine.vllm.connector",
@@ -108,7 +114,7 @@ class VllmServer:
         command = [str(vllm_python()), "-m", "vllm.entrypoints.openai.api_server", "--enforce-eager"]
         command += ["--enable-prompt-tokens-details"]
         command += [str(word) for option in options.items() for word in option]
-        with log.open("ab") as sink:
+        with self.log.open("ab") as sink:
             self.process = subprocess.Popen(
                 [*command, *more],
                 stdin=subprocess.DEVNULL,

@@ -1,1 +1,1 @@
-"""The shared tier: where contexts stay when an engine ends, and from where any other engine loads them."""
+"""The shared tier: where contexts stay when an engine ends, and any other engine finds them."""

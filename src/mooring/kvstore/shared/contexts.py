@@ -97,7 +97,7 @@ class ContextStore:
         return whole
 
     def _all(self) -> Iterator[Manifest]:
-        for context in self._manifests.keys():
+        for context in self.contexts():
             try:
                 found = self._read(context)
             except Rejected:

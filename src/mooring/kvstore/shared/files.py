@@ -13,7 +13,7 @@ class FilesTier:
 
     def __init__(self, folder: Path, fingerprint: str) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Another machine may remove a file while it is read here. Through a map that would end the process.
+        # Another machine may remove a file while it is read here: through a map, that ends the process.
         self._disk = DiskTier(folder, fingerprint, mapped=False)
 
     def get(self, key: str) -> NDArray[np.uint8] | None:

@@ -1,4 +1,4 @@
-"""What the shared tier says about one context: which objects hold its KV bytes, and whether all are there."""
+"""What the shared tier says about a context: which objects hold its bytes, and whether all are there."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from mooring.kvstore.codec import Rejected, Rejection
 
 _FORMAT = 1
+_MOST_OBJECTS = 1 << 20
+"""A manifest that names more was not written by us, and is not worked through."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def decode(payload: NDArray[np.uint8]) -> Manifest:
         if fields.pop("format") != _FORMAT:
             raise Rejected(Rejection.FOREIGN)
         manifest = Manifest(**fields)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise Rejected(Rejection.CORRUPT) from error
     if not _is_sound(manifest):
         raise Rejected(Rejection.CORRUPT)
@@ -86,6 +88,7 @@ def _is_sound(manifest: Manifest) -> bool:
     return (
         positive(manifest.tokens, manifest.block_tokens, manifest.block_bytes, manifest.object_blocks)
         and manifest.tokens % manifest.block_tokens == 0
+        and manifest.blocks // manifest.object_blocks < _MOST_OBJECTS
         and type(manifest.complete) is bool
         and type(manifest.context) is str
         and type(manifest.fingerprint) is str

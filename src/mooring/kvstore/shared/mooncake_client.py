@@ -7,9 +7,12 @@ sent to a node that died until the master notices.
 """
 
 import errno
+import itertools
+import socket
 import time
 import urllib.request
 from collections.abc import Callable, Sequence
+from http.client import HTTPException
 from typing import Any, TypeVar
 
 from pydantic import ConfigDict
@@ -19,6 +22,10 @@ T = TypeVar("T")
 
 _NOT_FOUND, _FULL, _UNREACHABLE, _INVALID = -704, -200, -900, -600
 _PAUSE_S = 0.2
+_TRIES = 2
+"""At least, however long each of them takes."""
+_KNOCK_S = 5.0
+_LIST_S = 30.0
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -50,6 +57,7 @@ class MooncakeClient:
         from mooncake.store import MooncakeDistributedStore, ReplicateConfig
 
         self._config = config
+        _knock(config.master)
         self._store = MooncakeDistributedStore()
         code = self._store.setup(
             {
@@ -89,7 +97,7 @@ class MooncakeClient:
         return self._patiently(read)
 
     def put(self, name: str, *parts: bytes | memoryview) -> None:
-        """Write an object that is not there yet, pinned, with every replica; else nothing of it remains."""
+        """Write an object that is not there yet, pinned, with every replica; else nothing remains."""
 
         def write() -> None:
             code = self._store.put_parts(name, *parts, config=self._replication)
@@ -125,8 +133,12 @@ class MooncakeClient:
     def names(self, prefix: str) -> list[str]:
         """Every object's name that begins like this."""
         url = f"http://{self._config.admin}/get_all_keys"
-        with urllib.request.urlopen(url, timeout=self._config.retry_s) as reply:
-            return [name for name in reply.read().decode().splitlines() if name.startswith(prefix)]
+        try:
+            with urllib.request.urlopen(url, timeout=_LIST_S) as reply:
+                names = reply.read().decode().splitlines()
+        except HTTPException as error:
+            raise OSError(errno.EIO, f"Mooncake's master broke off: {error}") from error
+        return [name for name in names if name.startswith(prefix)]
 
     def close(self) -> None:
         self._store.close()
@@ -134,13 +146,21 @@ class MooncakeClient:
     def _patiently(self, attempt: Callable[[], T]) -> T:
         """Try again while waiting may help."""
         end = time.monotonic() + self._config.retry_s
-        while True:
+        for tries in itertools.count(1):
             try:
                 return attempt()
             except OSError as error:
-                if error.errno == errno.EINVAL or time.monotonic() + _PAUSE_S > end:
+                late = tries >= _TRIES and time.monotonic() + _PAUSE_S > end
+                if error.errno == errno.EINVAL or late:
                     raise
             time.sleep(_PAUSE_S)
+        raise AssertionError("counting does not end")
+
+
+def _knock(address: str) -> None:
+    """Raises OSError in seconds; the store's own attempt takes minutes."""
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
 
 
 def _failed(what: str, code: int) -> OSError:

@@ -28,6 +28,8 @@ class HeldBlocks:
         self._pins = pins
         self._clock = clock
         self._saving: dict[str, tuple[int, ...]] = {}
+        self._beyond: str | None = None
+        """The one of them that did not fit into the budget."""
 
     @property
     def pins(self) -> Pins:
@@ -62,13 +64,26 @@ class HeldBlocks:
             log.info("lease ended context=%s", context)
             self.unpin([context])
 
-    def hold_for_save(self, context: str, block_ids: Sequence[int]) -> None:
+    def hold_for_save(self, context: str, block_ids: Sequence[int]) -> bool:
+        """Until `saved`; False when saves, which may be slow, hold too much already.
+
+        Beside what fits into the budget, one more context is held: else a device full of pins could
+        save nothing.
+        """
         assert context not in self._saving
+        held = {block for blocks in self._saving.values() for block in blocks}
+        if not self._pins.fits(held.union(block_ids)):
+            if self._beyond is not None:
+                return False
+            self._beyond = context
         self._saving[context] = tuple(block_ids)
         self._touch(block_ids)
+        return True
 
     def saved(self, context: str) -> None:
         self._free(self._saving.pop(context))
+        if self._beyond == context:
+            self._beyond = None
 
     def _touch(self, block_ids: Sequence[int]) -> None:
         self._pool.touch([self._pool.blocks[block] for block in block_ids])

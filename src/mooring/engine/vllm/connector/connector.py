@@ -3,6 +3,7 @@
 Signatures are vLLM's, and `hooks.py` says which of them are relied on.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import ceil
@@ -33,7 +34,14 @@ from mooring.engine.vllm.connector.scheduler import ContextScheduler
 from mooring.engine.vllm.connector.settings import open_store, read_settings
 from mooring.engine.vllm.connector.worker import ContextWorker
 
-log = init_logger("vllm.mooring")  # vLLM shows what is below its own name
+log = init_logger("vllm.mooring")
+
+
+def _log_with_vllm() -> None:
+    """vLLM shows what is below its own name only."""
+    ours, theirs = logging.getLogger("mooring"), logging.getLogger("vllm")
+    ours.handlers, ours.propagate = theirs.handlers, False
+    ours.setLevel(theirs.level)
 
 
 @dataclass
@@ -66,6 +74,7 @@ class MooringConnector(KVConnectorBase_V1, SupportsHMA):
     def __init__(self, vllm_config: Any, role: KVConnectorRole, kv_cache_config: Any) -> None:
         """Refuses to start rather than to serve what it cannot."""
         super().__init__(vllm_config, role, kv_cache_config)
+        _log_with_vllm()
         self._settings = read_settings(vllm_config.kv_transfer_config.kv_connector_extra_config)
         check_start(vllm_config, kv_cache_config, vllm.__version__, self._settings)
         versions = [f"vllm={vllm.__version__}", f"torch={torch.__version__}"]

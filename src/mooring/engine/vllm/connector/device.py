@@ -45,10 +45,11 @@ class DeviceBlocks:
             target = payload[start:end].view(layer.dtype).view(len(block_ids), *layer.shape[1:])
             target.copy_(layer[index.to(layer.device)])
             start = end
-        return payload.numpy()
+        array: NDArray[np.uint8] = payload.numpy()
+        return array
 
     def write(self, block_ids: Sequence[int], payload: NDArray[np.uint8], skip: int = 0) -> None:
-        """Fill these blocks from the payload's blocks [skip, skip + n); returns when the device has them."""
+        """Fill these blocks from the payload's [skip, skip + n); returns when the device has them."""
         source = torch.from_numpy(payload)
         count = source.numel() // self.block_bytes
         assert source.numel() == count * self.block_bytes

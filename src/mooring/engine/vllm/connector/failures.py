@@ -1,4 +1,4 @@
-"""The last contexts that could not be served or saved, and why; those whose stored bytes did not load."""
+"""The last contexts that could not be served or saved, and why; those whose bytes did not load."""
 
 import logging
 from collections import OrderedDict

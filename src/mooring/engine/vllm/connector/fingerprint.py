@@ -1,5 +1,6 @@
 """Which KV bytes are interchangeable between vLLM engines."""
 
+import contextlib
 import hashlib
 import os
 from pathlib import Path
@@ -20,11 +21,12 @@ def fingerprint(vllm_config: Any, kv_cache_config: Any, versions: list[str], wei
         StartRefused: the weights cannot be told.
     """
     model, cache = vllm_config.model_config, vllm_config.cache_config
+    layers = [str(group.kv_cache_spec) for group in kv_cache_config.kv_cache_groups]
     parts = [
         f"weights={weights or _hash_of(model.model)}",
         f"config={model.hf_config.to_json_string()}",
         f"dtype={model.dtype} {cache.cache_dtype} quantization={model.quantization}",
-        f"blocks={cache.block_size} {[str(group.kv_cache_spec) for group in kv_cache_config.kv_cache_groups]}",
+        f"blocks={cache.block_size} {layers}",
         f"layout={kv_cache_config.kv_cache_layout}",
         *versions,
     ]
@@ -40,6 +42,7 @@ def _hash_of(model: str) -> str:
             " folder, or set weights to a name that changes whenever they do"
         )
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mooring"
-    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with contextlib.suppress(OSError):  # then the weights are hashed at every start
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
     name = hashlib.blake2b(str(folder.resolve()).encode(), digest_size=8).hexdigest()
     return hash_weights(files, cache / f"weights-{name}.json")

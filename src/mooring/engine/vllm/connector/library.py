@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 class Library:
-    """One thread answers in the order of the questions, so what is asked after a deletion sees it done."""
+    """One thread answers in the order of the questions: what is asked after a deletion sees it done."""
 
     def __init__(
         self, store: ContextStore, tier: str, *, orphan_age_s: float, maintenance_s: float

@@ -130,7 +130,8 @@ def _ids(said: Any) -> tuple[str, ...]:
 
 
 def _extent(said: Mapping[str, Any]) -> tuple[int, float]:
-    tokens, lease_s = said.get("tokens"), said.get("lease_s")
+    tokens: Any = said.get("tokens")
+    lease_s: Any = said.get("lease_s")
     if type(tokens) is not int or tokens < 1:
         raise Malformed("tokens must be a positive integer")
     if type(lease_s) not in (int, float) or not 0 < lease_s < float("inf"):

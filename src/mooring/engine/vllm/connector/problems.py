@@ -8,10 +8,10 @@ from mooring.kvstore.codec import Rejected, Rejection
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-def problem_of(error: OSError | Rejected) -> Problem:
-    if isinstance(error, OSError):
-        code = Code.STORAGE_FULL if error.errno in _FULL else Code.STORAGE
-        return Problem(code, str(error))
+def problem_of(error: BaseException) -> Problem:
+    if not isinstance(error, Rejected):
+        full = isinstance(error, OSError) and error.errno in _FULL
+        return Problem(Code.STORAGE_FULL if full else Code.STORAGE, str(error) or repr(error))
     match error.reason:
         case Rejection.UNREADABLE:
             return Problem(Code.STORAGE, "the shared tier cannot be read")

@@ -26,8 +26,8 @@ def check_start(vllm_config: Any, kv_cache_config: Any, version: str, settings: 
 def _check_parallel(parallel: Any) -> None:
     if parallel.world_size > 1:
         raise StartRefused(
-            f"one worker has to span one device here, and this one spans {parallel.world_size}: Mooring's"
-            " connector does not do tensor, pipeline or context parallelism yet. Start one vLLM a device"
+            f"a worker has to be one device here, and this one spans {parallel.world_size}: Mooring's"
+            " connector does not do tensor, pipeline or context parallelism. Start one vLLM a device"
         )
     if parallel.data_parallel_size > 1:
         raise StartRefused("data_parallel_size must be 1: start several vLLM servers instead")

@@ -28,7 +28,6 @@ from mooring.engine.vllm.connector.messages import (
     Use,
 )
 from mooring.engine.vllm.connector.problems import problem_of
-from mooring.kvstore.codec import Rejected
 
 
 class ContextScheduler:
@@ -49,7 +48,7 @@ class ContextScheduler:
     # --- a request's way
 
     def arrived(self, request: Request) -> None:
-        """Before anything is scheduled: so leases and releases free blocks in time, in a full pool too."""
+        """Before it is scheduled: so leases and releases free blocks in time, also in a full pool."""
         self._held.expire()
         ask = read_ask(request, self._geometry.block_tokens)
         if ask is None:
@@ -132,23 +131,31 @@ class ContextScheduler:
             and request.num_computed_tokens >= ask.full_tokens
         ):
             self._hold(ask, ask.order, block_ids[: ask.full_tokens // self._geometry.block_tokens])
-        if ask.deletion is not None and ask.deletion.done():
-            error = ask.deletion.exception()
-            if isinstance(error, (OSError, Rejected)):
-                ask.problem = problem_of(error)
+        if ask.deletion and ask.deletion.done() and (error := ask.deletion.exception()):
+            ask.problem = problem_of(error)
         return self._report(ask)
 
     def _hold(self, ask: Ask, order: Keep | Use, block_ids: Sequence[int]) -> None:
-        if isinstance(order, Keep):
-            ask.durable = ask.durable or self._matching.is_durable(ask)
-            ask.problem = None if ask.durable else self._failures.of_storage(order.id)
-            if not ask.durable and order.id not in self._held.saving:
-                self._held.hold_for_save(order.id, block_ids)
-                manifest = self._geometry.manifest(order.id, ask.full_tokens)
-                self._step.saves.append(Save(manifest, tuple(block_ids)))
         pinned = self._held.pin(order.id, ask.full_tokens, block_ids, order.lease_s)
-        if isinstance(order, Keep) and not pinned and ask.problem is None:
-            ask.problem = Problem(Code.PIN_BUDGET, "no room for another pin; the context is saved")
+        if not isinstance(order, Keep):
+            return
+        ask.durable = ask.durable or self._matching.is_durable(ask)
+        if not pinned:
+            ask.problem = Problem(
+                Code.PIN_BUDGET, "no room for another pin; it can be loaded once durable"
+            )
+        if ask.durable:
+            return
+        ask.problem = self._failures.of_storage(order.id) or ask.problem
+        if order.id not in self._held.saving and not self._save(ask, order.id, block_ids):
+            ask.problem = Problem(Code.PIN_BUDGET, "pins and saves hold all blocks that they may")
+
+    def _save(self, ask: Ask, context: str, block_ids: Sequence[int]) -> bool:
+        if not self._held.hold_for_save(context, block_ids):
+            return False
+        manifest = self._geometry.manifest(context, ask.full_tokens)
+        self._step.saves.append(Save(manifest, tuple(block_ids)))
+        return True
 
     # --- between steps
 

@@ -1,4 +1,4 @@
-"""The connector's settings, from vLLM's `kv_connector_extra_config`, and the store that they describe."""
+"""The connector's settings, from vLLM's `kv_connector_extra_config`, and the store that they name."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,7 +31,7 @@ class Settings:
     strict: bool = True
     """A use that cannot be served from what is kept fails; False computes the prefix again."""
     pin_blocks: int | None = None
-    """The most blocks that pins may have; None: all but what one request of the greatest length needs."""
+    """The most blocks that pins may have; None: all but what one request of greatest length needs."""
     object_bytes: int = 32 << 20
     """About as large is a stored object."""
     orphan_age_s: float = 3600.0
