@@ -30,8 +30,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--engine") == "vllm":
-        items[:] = [item for item in items if item.get_closest_marker("embedded") is None]
+    """With vLLM: what needs its workers, and the tests of Kimi's API over them."""
+    if config.getoption("--engine") != "vllm":
+        return
+
+    def runs(item: pytest.Item) -> bool:
+        of_kimi = "kimi" in item.path.parts and item.get_closest_marker("embedded") is None
+        return of_kimi or item.get_closest_marker("vllm") is not None
+
+    config.hook.pytest_deselected(items=[item for item in items if not runs(item)])
+    items[:] = filter(runs, items)
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,13 @@
 """What is particular to an engine over vLLM workers: real ones, two of them, with one shared tier."""
 
+import asyncio
+import json
 import secrets
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from any_engine import running_cluster
@@ -156,6 +160,28 @@ async def test_a_kept_prefix_whose_bytes_are_lost_is_computed_again_once_and_not
     assert again.cached == 320
 
 
+async def test_a_prefix_that_many_want_kept_is_computed_once(here: Running, scope: str) -> None:
+    prefix = Prefix(scope, tokens(20 * BLOCK, seed=9))
+    keeps = [asyncio.create_task(here.engine.keep(prefix)) for _ in range(4)]
+    await asyncio.sleep(0)
+    keeps[0].cancel()  # who goes takes nothing away from the others
+    assert await asyncio.gather(*keeps[1:]) == [Kept(640)] * 3
+    assert here.metric("mooring_prompt_tokens_evaluated_total", purpose="prefix") == 640
+
+
+async def test_a_keep_that_was_given_up_can_be_asked_for_again(here: Running, scope: str) -> None:
+    prefix = Prefix(scope, tokens(20 * BLOCK, seed=10))
+    given_up = asyncio.create_task(here.engine.keep(prefix))
+    await asyncio.sleep(0)
+    given_up.cancel()
+    again = asyncio.create_task(here.engine.keep(prefix))
+    assert (await asyncio.gather(given_up, again, return_exceptions=True))[1] in (
+        Kept(640),
+        Kept(0),
+    )
+    assert (await answer(here, asked((*prefix.tokens, 5), prefix))).cached == 640
+
+
 async def test_automatic_reuse_stays_within_a_tenant(here: Running, scope: str) -> None:
     prompt = tokens(10 * BLOCK + 5, seed=4)
     assert (await answer(here, said(prompt, scope))).cached == 0
@@ -263,6 +289,18 @@ async def test_a_cluster_starts_with_what_there_is(cluster) -> None:
         assert isinstance(here.engine, VllmEngine)
         assert [worker.state for worker in here.engine.workers()] == ["down", "up", "up"]
         assert isinstance((await events_of(here.engine, asked((5, 6))))[-1], Finished)
+
+
+async def test_a_model_with_another_vocabulary_is_refused(cluster, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(cluster.model, other)
+    description = json.loads((other / "tokenizer.json").read_text())
+    ids = description["model"]["vocab"]
+    ids["e"], ids["a"] = ids["a"], ids["e"]
+    (other / "tokenizer.json").write_text(json.dumps(description))
+    with pytest.raises(StartRefused, match="another vocabulary than --model"):
+        async with running_cluster(Served(other, cluster.served.workers)):
+            pass
 
 
 async def test_whoever_names_no_worker_or_model_is_told(cluster) -> None:

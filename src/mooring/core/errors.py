@@ -173,11 +173,11 @@ class EngineFailed(MooringError):
 
 
 class EngineLost(EngineFailed):
-    """The engine's process ended under the request; the same request may succeed."""
+    """The engine's process, or its worker, ended under the request; the same one may succeed."""
 
 
 class EngineUnavailable(EngineFailed):
-    """The engine's process could not be started several times; it is tried again."""
+    """The engine's process could not be started several times, or no worker is up; tried again."""
 
 
 class RegistryFailed(MooringError):

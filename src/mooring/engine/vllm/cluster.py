@@ -18,6 +18,7 @@ from mooring.engine.vllm.worker import Identity, Worker, WorkerLost
 from mooring.telemetry import ClusterMetrics
 
 _log = logging.getLogger("mooring.cluster")
+_CHECKS_A_STOCK = 4
 
 
 class Cluster:
@@ -75,11 +76,18 @@ class Cluster:
         return None if self.up else f"no vLLM worker takes requests: {self._reasons()}"
 
     def choose(
-        self, salt: str, prompt: Tokens, prefix: Prefix | None, avoid: Collection[Member] = ()
+        self,
+        salt: str,
+        prompt: Tokens,
+        prefix: Prefix | None,
+        *,
+        stored: bool = True,
+        avoid: Collection[Member] = (),
     ) -> tuple[Member, int]:
         """Who serves this prompt, and how many of its leading tokens are believed to be there.
 
-        `prefix`: a kept one that the prompt begins with. Raises EngineUnavailable: nobody is up.
+        `prefix`: one that the prompt begins with, and that is in the shared tier if it is `stored`.
+        Raises EngineUnavailable: nobody is up.
         """
         candidates = [member for member in self.up if member not in avoid] or self.up
         if not candidates:
@@ -92,9 +100,9 @@ class Cluster:
             Standing(member.name, member.waiting_tokens, member.running, held.get(member.name, 0))
             for member in candidates
         ]
-        stored = 0 if prefix is None else len(prefix)
+        stored_tokens = len(prefix) if prefix is not None and stored else 0
         key = salt.encode() + pack(prompt[:CHUNK_TOKENS]) if prefix is None else prefix.id.encode()
-        best = choose(standings, Wanted(len(prompt), stored, key))
+        best = choose(standings, Wanted(len(prompt), stored_tokens, key))
         member = next(member for member in candidates if member.name == best.name)
         return member, best.held_tokens
 
@@ -139,20 +147,31 @@ class Cluster:
         await asyncio.gather(*(member.worker.close() for member in self.members))
 
     async def _watch(self, member: Member) -> None:
-        pulse = Pulse(self._interval_s)
+        pulse, checks = Pulse(self._interval_s), 0
         while True:
             await pulse.wait(member.wake)
-            alive = pulse.heard(await member.worker.is_well())
-            if member.state is State.DOWN:
-                if alive and await self._fits(member):
-                    self._set(member, State.DRAINING if member.drained else State.UP)
-                    self._welcome(member)
-            elif not alive:
-                lost = WorkerLost(f"{member.name} does not say any more that it is well")
-                self._set(member, State.DOWN, str(lost))
-                member.fail_all(lost)
-            elif member.identity is not None:
+            try:
+                alive = pulse.heard(await member.worker.is_well())
+                await self._judge(member, alive)
+                checks += 1
+                if member.state is not State.DOWN and checks % _CHECKS_A_STOCK == 0:
+                    await self._take_stock(member)
+            except Exception:  # noqa: BLE001 - whatever it was, the worker must be asked again
+                _log.exception("check failed worker=%s", member.name)
+
+    async def _judge(self, member: Member, alive: bool) -> None:
+        """What follows from whether a worker says that it is well."""
+        if member.state is State.DOWN:
+            if alive and await self._fits(member):
                 await self._take_stock(member)
+                if not member.pinned:  # it has restarted, as far as anybody can tell
+                    self.holdings.forget(member.name)
+                self._set(member, State.DRAINING if member.drained else State.UP)
+                self._welcome(member)
+        elif not alive:
+            lost = WorkerLost(f"{member.name} does not say any more that it is well")
+            self._set(member, State.DOWN, str(lost))
+            member.fail_all(lost)
 
     async def _fits(self, member: Member) -> bool:
         """A worker that comes back may be another one."""
@@ -185,7 +204,6 @@ class Cluster:
         self._metrics.pin_budget_blocks.labels(member.name).set(report.get("pin_budget_blocks", 0))
 
     def _welcome(self, member: Member) -> None:
-        self.holdings.forget(member.name)
         if self._on_return is not None:
             task = asyncio.ensure_future(self._on_return(member))
             self._returns.add(task)

@@ -92,18 +92,13 @@ class Generating:
         with member.loaded(to_compute) as load:
             self._queue(+1)
             try:
-                async with aclosing(self._events(member, held, ask)) as events:
+                async with member.watched(), aclosing(self._events(member, held, ask)) as events:
                     async for event in events:
                         if not load.started:
                             load.started = True
                             self._queue(-1)
                             self._metrics.running_requests.inc()
                         yield event
-            except GenerationFailed as error:
-                # vLLM says the same of a request that failed and of an engine that has died.
-                if not await member.worker.is_well():
-                    raise WorkerLost(str(error)) from error
-                raise
             finally:
                 if load.started:
                     self._metrics.running_requests.dec()

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from mooring.core.errors import EngineFailed, EngineLost, PromptTooLong, StorageFull
@@ -12,7 +12,7 @@ from mooring.core.prefix import Prefix
 from mooring.engine.interface import Kept, Progress
 from mooring.engine.vllm.cluster import Cluster
 from mooring.engine.vllm.completions import keep_body
-from mooring.engine.vllm.member import Member
+from mooring.engine.vllm.member import Load, Member
 from mooring.engine.vllm.worker import GenerationFailed, WorkerLost, report_of
 from mooring.telemetry import ClusterMetrics
 
@@ -33,8 +33,8 @@ class _Keep:
     """A prefix being kept, and who waits for it."""
 
     task: "asyncio.Task[Kept]"
+    listeners: list[OnProgress]
     waiting: int = 0
-    listeners: list[OnProgress] = field(default_factory=list)
 
 
 class Keeping:
@@ -69,9 +69,9 @@ class Keeping:
             return Kept(0)
         keep = self._keeps.get(prefix.id)
         if keep is None:
-            task = asyncio.create_task(self._keep(prefix), name=f"keep {prefix.id[:12]}")
-            keep = self._keeps[prefix.id] = _Keep(task)
-            task.add_done_callback(lambda _: self._keeps.pop(prefix.id, None))
+            listeners: list[OnProgress] = []
+            task = asyncio.create_task(self._keep(prefix, listeners), name=f"keep {prefix.id[:12]}")
+            keep = self._keeps[prefix.id] = _Keep(task, listeners)
         if on_progress is not None:
             keep.listeners.append(on_progress)
         keep.waiting += 1
@@ -79,18 +79,22 @@ class Keeping:
             return await asyncio.shield(keep.task)
         finally:
             keep.waiting -= 1
-            if keep.waiting == 0:
-                keep.task.cancel()  # nobody wants it any more; does nothing to one that has ended
+            if keep.waiting == 0:  # it has ended, or nobody wants it any more
+                if self._keeps.get(prefix.id) is keep:
+                    del self._keeps[prefix.id]
+                keep.task.cancel()
 
-    async def _keep(self, prefix: Prefix) -> Kept:
+    async def _keep(self, prefix: Prefix, listeners: list[OnProgress]) -> Kept:
         self._released.pop(prefix.id, None)
         self._undeleted.discard(prefix.id)
         lost: set[Member] = set()
         while True:
-            member, held = self._cluster.choose(prefix.scope, prefix.tokens, prefix, avoid=lost)
+            member, held = self._cluster.choose(
+                prefix.scope, prefix.tokens, prefix, stored=prefix.id in self._homes, avoid=lost
+            )
             try:
-                with member.loaded(len(prefix) - held):
-                    evaluated = await self._keep_on(member, prefix)
+                with member.loaded(len(prefix) - held) as load:
+                    evaluated = await self._keep_on(member, prefix, load)
                 break
             except WorkerLost as error:
                 self._cluster.suspect(member, error)
@@ -100,15 +104,15 @@ class Keeping:
             except GenerationFailed as error:
                 raise EngineFailed(f"{member.name} could not keep a prefix: {error}") from error
         self._metrics.evaluated_tokens.labels("prefix").inc(evaluated)
-        for listener in self._keeps[prefix.id].listeners if prefix.id in self._keeps else ():
+        for listener in listeners:
             listener(Progress(evaluated, evaluated))
         return Kept(evaluated)
 
-    async def _keep_on(self, member: Member, prefix: Prefix) -> int:
+    async def _keep_on(self, member: Member, prefix: Prefix, load: Load) -> int:
         """Until it is durable; how many of its tokens were computed for that."""
         body = self._body(prefix)
         reply = await member.ask(body)
-        evaluated = _evaluated(reply, prefix)
+        load.tokens, evaluated = 0, _evaluated(reply, prefix)
         pause_s, waited_s = _FIRST_PAUSE_S, 0.0
         while not _durable(member, report_of(reply)):
             if waited_s > _DURABLE_S:

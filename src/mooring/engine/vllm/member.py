@@ -2,13 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from mooring.engine.vllm.call import Call
-from mooring.engine.vllm.worker import Identity, Worker
+from mooring.engine.vllm.worker import GenerationFailed, Identity, Worker, WorkerLost
 
 
 class State(StrEnum):
@@ -85,8 +85,18 @@ class Member:
         async def once() -> AsyncGenerator[dict[str, Any]]:
             yield await self.worker.ask(body)
 
-        async with aclosing(self._followed(once())) as replies:
+        async with self.watched(), aclosing(self._followed(once())) as replies:
             return await anext(replies)
+
+    @asynccontextmanager
+    async def watched(self) -> AsyncGenerator[None]:
+        """vLLM says the same of a request that failed and of an engine that died: tell them apart."""
+        try:
+            yield
+        except GenerationFailed as error:
+            if not await self.worker.is_well():
+                raise WorkerLost(str(error)) from error
+            raise
 
     async def _followed(self, source: AsyncGenerator[dict[str, Any]]) -> AsyncGenerator[dict[str, Any]]:
         call = Call(source)

@@ -21,6 +21,8 @@ _QUESTION_S = 30.0
 _HEALTH_S = 10.0
 """Who takes longer to say that it is well is not."""
 _MOST_CONNECTIONS = 4096
+_IDLE_S = 2.0
+"""vLLM closes a connection that is idle for 5 s; one must not be used while that happens."""
 # A machine that has gone without a word is noticed after half a minute, also in the middle of a stream.
 _KEEPALIVE = [
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -60,7 +62,11 @@ class Worker:
         headers = {HEADER: "1"}
         if api_key is not None:
             headers["Authorization"] = f"Bearer {api_key}"
-        limits = httpx2.Limits(max_connections=_MOST_CONNECTIONS, max_keepalive_connections=64)
+        limits = httpx2.Limits(
+            max_connections=_MOST_CONNECTIONS,
+            max_keepalive_connections=64,
+            keepalive_expiry=_IDLE_S,
+        )
         self._client = httpx2.AsyncClient(
             base_url=self.url,
             trust_env=False,  # a proxy for the world outside is none for the cluster
