@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from mooring.core.errors import ModelUnreadable
 from mooring.engine.vllm.arguments import WorkerPlan, budget, worker_arguments
 from mooring.engine.vllm.kv_size import kv_bytes_per_token
 from mooring.engine.vllm.model_files import find_config
@@ -39,13 +38,16 @@ def command(
     import `mooring`.
     """
     kv_bytes = None if kv_gib is None else int(kv_gib * _GIB)
-    plan = WorkerPlan(model, tier, context_tokens, kv_bytes, block_tokens, host, port, name)
+    found = find_config(model)
+    plan = WorkerPlan(
+        model, tier, context_tokens, kv_bytes, block_tokens, host, port, name, found.revision
+    )
     arguments = worker_arguments(plan)
     typer.echo(json.dumps(arguments) if as_json else shlex.join(arguments))
     try:
-        token_bytes = kv_bytes_per_token(find_config(model))
-    except (ModelUnreadable, KeyError) as error:
-        _console.print(f"bytes a token: unknown ({error})", highlight=False)
+        token_bytes = kv_bytes_per_token(found.config)
+    except KeyError as error:
+        _console.print(f"bytes of KV a token: unknown, config.json has no {error}", highlight=False)
         return
     _console.print(f"bytes of KV a token: {token_bytes:,}", highlight=False)
     if kv_bytes is not None:

@@ -28,18 +28,25 @@ class WorkerPlan:
     host: str = "127.0.0.1"
     port: int = 8000
     served_name: str | None = None
+    revision: str | None = None
+    """The commit of a model on Hugging Face: it stands for the weights, which nobody hashes there."""
 
 
 def worker_arguments(plan: WorkerPlan) -> list[str]:
     """`vllm serve` and its arguments."""
+    tier: dict[str, Any] = {"tier": "files", "root": str(plan.tier)}
+    if plan.revision is not None:
+        tier["weights"] = f"{plan.model}@{plan.revision}"
     transfer: dict[str, Any] = {
         "kv_connector": CONNECTOR,
         "kv_connector_module_path": CONNECTOR_MODULE,
         "kv_role": "kv_both",
         "kv_load_failure_policy": "fail",  # anything else would count what it recomputes as cached
-        "kv_connector_extra_config": {"tier": "files", "root": str(plan.tier)},
+        "kv_connector_extra_config": tier,
     }
     arguments = ["vllm", "serve", plan.model, "--host", plan.host, "--port", str(plan.port)]
+    if plan.revision is not None:
+        arguments += ["--revision", plan.revision]
     if plan.served_name is not None:
         arguments += ["--served-model-name", plan.served_name]
     arguments += ["--max-model-len", str(plan.context_tokens)]

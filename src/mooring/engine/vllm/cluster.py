@@ -25,7 +25,8 @@ class Cluster:
     """The workers of one engine; `begin` comes first."""
 
     def __init__(self, config: VllmConfig, vocabulary: Vocabulary, metrics: ClusterMetrics) -> None:
-        self.members = [Member(Worker(url, config.api_key)) for url in config.workers]
+        urls = dict.fromkeys(url.rstrip("/") for url in config.workers)  # each once
+        self.members = [Member(Worker(url, config.api_key)) for url in urls]
         self.holdings = Holdings()
         self._vocabulary = vocabulary
         self._metrics = metrics
@@ -53,8 +54,10 @@ class Cluster:
             raise StartRefused(f"no vLLM worker can be used: {self._reasons()}")
         self._identity = usable[0].identity
         assert self._identity is not None
-        for member in usable:
-            assert member.identity is not None
+        for member in self.members:
+            if member.identity is None:
+                self._set(member, State.DOWN, member.reason)
+                continue
             if problem := difference(self._identity, member.identity):
                 raise StartRefused(
                     f"the workers {usable[0].name} and {member.name} differ: of the second, {problem}"
@@ -69,6 +72,10 @@ class Cluster:
     @property
     def up(self) -> list[Member]:
         return [member for member in self.members if member.state is State.UP]
+
+    @property
+    def reachable(self) -> list[Member]:
+        return [member for member in self.members if member.state is not State.DOWN]
 
     @property
     def failure(self) -> str | None:
@@ -123,15 +130,18 @@ class Cluster:
         raise WorkerNotFound(name)
 
     async def tell(self, members: Sequence[Member], message: dict[str, object]) -> int:
-        """Say something to the connectors of these; how many have heard it."""
+        """Say something to the connectors of these; how many have done it."""
         body = message_body(self.identity.model, message)
         replies = await asyncio.gather(
             *(member.worker.report(body) for member in members), return_exceptions=True
         )
+        done = 0
         for member, reply in zip(members, replies, strict=True):
-            if isinstance(reply, BaseException):
-                _log.warning("worker not told worker=%s error=%s", member.name, reply)
-        return sum(not isinstance(reply, BaseException) for reply in replies)
+            problem = reply if isinstance(reply, BaseException) else reply.get("error")
+            done += problem is None
+            if problem is not None:
+                _log.warning("worker not told worker=%s error=%s", member.name, problem)
+        return done
 
     async def close(self, error: EngineFailed) -> None:
         tasks = [*self._watchers, *self._returns]

@@ -82,9 +82,8 @@ class Generating:
 
     async def _bring_back(self, ask: Ask, prefix: Prefix) -> None:
         """The workers have lost a kept prefix: compute it again, once, for whoever waits for it."""
-        kept = await self._keeping.keep(prefix)
+        kept = await self._keeping.keep(prefix, again=True)
         ask.recomputed_tokens = kept.evaluated_tokens
-        self._metrics.recomputed_prefixes.inc()
 
     async def _answer(self, member: Member, held: int, ask: Ask) -> AsyncGenerator[Event]:
         """One worker's answer. Raises WorkerLost and GenerationFailed, too."""

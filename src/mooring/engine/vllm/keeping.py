@@ -57,8 +57,10 @@ class Keeping:
     def block_tokens(self) -> int:
         return self._cluster.identity.block_tokens
 
-    async def keep(self, prefix: Prefix, on_progress: OnProgress | None = None) -> Kept:
-        """As `Engine.keep`."""
+    async def keep(
+        self, prefix: Prefix, on_progress: OnProgress | None = None, *, again: bool = False
+    ) -> Kept:
+        """As `Engine.keep`; `again`: it had been kept, and a request found it gone."""
         if len(prefix) + 1 > self._cluster.identity.context_tokens:
             raise PromptTooLong(
                 f"{len(prefix)} tokens do not fit into the workers' context of"
@@ -70,7 +72,9 @@ class Keeping:
         keep = self._keeps.get(prefix.id)
         if keep is None:
             listeners: list[OnProgress] = []
-            task = asyncio.create_task(self._keep(prefix, listeners), name=f"keep {prefix.id[:12]}")
+            task = asyncio.create_task(
+                self._keep(prefix, listeners, again), name=f"keep {prefix.id[:12]}"
+            )
             keep = self._keeps[prefix.id] = _Keep(task, listeners)
         if on_progress is not None:
             keep.listeners.append(on_progress)
@@ -84,7 +88,7 @@ class Keeping:
                     del self._keeps[prefix.id]
                 keep.task.cancel()
 
-    async def _keep(self, prefix: Prefix, listeners: list[OnProgress]) -> Kept:
+    async def _keep(self, prefix: Prefix, listeners: list[OnProgress], again: bool) -> Kept:
         self._released.pop(prefix.id, None)
         self._undeleted.discard(prefix.id)
         lost: set[Member] = set()
@@ -99,11 +103,14 @@ class Keeping:
             except WorkerLost as error:
                 self._cluster.suspect(member, error)
                 lost.add(member)
-                if len(lost) == _MOST_ENDS or not self._cluster.up:
+                if len(lost) == _MOST_ENDS:
                     raise EngineLost(f"{error}, while it computed a prefix") from error
             except GenerationFailed as error:
                 raise EngineFailed(f"{member.name} could not keep a prefix: {error}") from error
         self._metrics.evaluated_tokens.labels("prefix").inc(evaluated)
+        if again and evaluated >= self.block_tokens:
+            self._metrics.recomputed_prefixes.inc()
+            _log.warning("kept prefix lost and computed again prefix=%s", prefix.id[:12])
         for listener in listeners:
             listener(Progress(evaluated, evaluated))
         return Kept(evaluated)
@@ -140,8 +147,7 @@ class Keeping:
         self._released.move_to_end(prefix_id)
         while len(self._released) > _REMEMBERED_RELEASES:
             self._undeleted.discard(self._released.popitem(last=False)[0])
-        message: Message = {"release": [prefix_id], "delete": True}
-        if not await self._cluster.tell(self._cluster.up, message):
+        if not await self._forget({"release": [prefix_id]}):
             self._undeleted.add(prefix_id)
 
     async def release_all_but(self, prefix_ids: Collection[str]) -> None:
@@ -149,8 +155,15 @@ class Keeping:
         wanted = set(prefix_ids)
         for prefix_id in [each for each in self._homes if each not in wanted]:
             self._forget_home(prefix_id)
-        message: Message = {"release_all_but": sorted(wanted), "delete": True}
-        await self._cluster.tell(self._cluster.up, message)
+        await self._forget({"release_all_but": sorted(wanted)})
+
+    async def _forget(self, message: Message) -> bool:
+        """All workers that can be reached unpin; one of them deletes the bytes, or this is False."""
+        rest, deleted = self._cluster.reachable, False
+        while rest and not deleted:
+            deleted = await self._cluster.tell([rest.pop(0)], message | {"delete": True}) > 0
+        await self._cluster.tell(rest, message)
+        return deleted
 
     async def welcome(self, member: Member) -> None:
         """A worker is back: tell it what it missed, and let it load what it held before.

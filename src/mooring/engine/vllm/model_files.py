@@ -53,13 +53,23 @@ def find_folder(source: str) -> Path:
         raise ModelUnreadable(f"cannot download {source}: {error}") from error
 
 
-def find_config(model: str) -> Mapping[str, Any]:
-    """The `config.json` of a folder, or of `owner/repo` as vLLM has it. Raises ModelUnreadable."""
+@dataclass(frozen=True)
+class FoundConfig:
+    """A model's `config.json`, and which version of the model it is of."""
+
+    config: Mapping[str, Any]
+    revision: str | None
+    """The commit on Hugging Face; None for a folder."""
+
+
+def find_config(model: str) -> FoundConfig:
+    """The configuration of a folder, or of `owner/repo` as vLLM has it. Raises ModelUnreadable."""
     folder = Path(model).expanduser()
     if folder.is_dir():
-        return read_json(folder / "config.json")
+        return FoundConfig(read_json(folder / "config.json"), None)
     try:
-        return read_json(Path(huggingface_hub.hf_hub_download(model, "config.json")))
+        path = Path(huggingface_hub.hf_hub_download(model, "config.json"))
+        return FoundConfig(read_json(path), path.parent.name)  # .../snapshots/<commit>/config.json
     except (HFValidationError, LocalEntryNotFoundError, HTTPError, OSError) as error:
         raise ModelUnreadable(f"cannot read the configuration of {model}: {error}") from error
 

@@ -31,6 +31,13 @@ def test_a_worker_has_the_connector_the_middleware_and_never_recomputes_in_silen
     assert "--block-size" not in arguments
 
 
+def test_a_model_on_the_hub_is_pinned_to_its_commit_which_stands_for_its_weights() -> None:
+    arguments = worker_arguments(WorkerPlan("some/model", Path("/tier"), 4096, revision="abc123"))
+    transfer = json.loads(option(arguments, "--kv-transfer-config"))
+    assert option(arguments, "--revision") == "abc123"
+    assert transfer["kv_connector_extra_config"]["weights"] == "some/model@abc123"
+
+
 @given(st.integers(0, 1 << 40), st.integers(1, 1 << 20), st.integers(64, 1 << 20), st.integers(1, 256))
 def test_a_request_of_full_length_always_fits_beside_what_is_pinned(
     kv_bytes: int, token_bytes: int, context_tokens: int, block_tokens: int
