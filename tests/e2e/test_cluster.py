@@ -195,7 +195,8 @@ def test_a_worker_that_is_killed_takes_only_running_answers_with_it(server: Serv
     cluster.restart(0).wait()
     until(lambda: server.workers()[victim]["state"] == "up")
     # What nobody had used elsewhere since is loaded before anybody asks for it.
-    until(lambda: server.workers()[victim]["pinned_prefixes"] == 1)
+    until(lambda: f"worker warmed worker={victim}" in server.process.log_path.read_text())
+    until(lambda: server.workers()[victim]["pinned_prefixes"])
     shared = server.metric("mooring_prompt_tokens_cached_total", source="shared")
     assert cached(server.ask(idle)) == held(idle)
     assert server.metric("mooring_prompt_tokens_cached_total", source="shared") == shared
