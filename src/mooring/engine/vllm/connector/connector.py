@@ -166,7 +166,7 @@ class MooringConnector(KVConnectorBase_V1, SupportsHMA):
         device = DeviceBlocks(kv_caches, self._kv_cache_config.num_blocks)
         if device.block_bytes != self._block_bytes():
             raise StartRefused(
-                f"a block has {device.block_bytes} bytes on the device, {self._block_bytes()} in vLLM's plan:"
+                f"a block has {device.block_bytes} bytes here, {self._block_bytes()} in vLLM's plan:"
                 " this KV cache is not understood"
             )
         self._worker = ContextWorker(self._store, device)
