@@ -16,13 +16,13 @@ def model_folder(tmp_path_factory):
     return write_random_folder(tmp_path_factory.mktemp("models") / "tiny", TINY_WIDE_HEADS)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def root(tmp_path_factory):
     """The folder of the files tier."""
     return tmp_path_factory.mktemp("shared")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(model_folder, root, tmp_path_factory):
     log = tmp_path_factory.mktemp("log") / "vllm.log"
     settings = {"tier": "files", "root": str(root), "object_bytes": 300_000}

@@ -29,7 +29,7 @@ from mooring.engine.vllm.connector.geometry import Geometry
 from mooring.engine.vllm.connector.library import Library
 from mooring.engine.vllm.connector.messages import KEY, Outcome, Step
 from mooring.engine.vllm.connector.pins import Pins, reserved_blocks
-from mooring.engine.vllm.connector.refusals import check_start
+from mooring.engine.vllm.connector.refusals import StartRefused, check_start
 from mooring.engine.vllm.connector.scheduler import ContextScheduler
 from mooring.engine.vllm.connector.settings import open_store, read_settings
 from mooring.engine.vllm.connector.worker import ContextWorker
@@ -164,7 +164,11 @@ class MooringConnector(KVConnectorBase_V1, SupportsHMA):
 
     def register_kv_caches(self, kv_caches: Mapping[str, torch.Tensor]) -> None:
         device = DeviceBlocks(kv_caches, self._kv_cache_config.num_blocks)
-        assert device.block_bytes == self._block_bytes(), (device.block_bytes, self._block_bytes())
+        if device.block_bytes != self._block_bytes():
+            raise StartRefused(
+                f"a block has {device.block_bytes} bytes here, {self._block_bytes()} in vLLM's plan:"
+                " this KV cache is not understood"
+            )
         self._worker = ContextWorker(self._store, device)
 
     @property

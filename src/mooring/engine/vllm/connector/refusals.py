@@ -42,6 +42,8 @@ def _check_cache(vllm_config: Any, kv_cache_config: Any) -> None:
         )
     if vllm_config.kv_transfer_config.kv_role != "kv_both":
         raise StartRefused('kv_role must be "kv_both": the connector saves and loads')
+    if vllm_config.speculative_config is not None:
+        raise StartRefused("speculative decoding was not tested with Mooring's connector: turn it off")
     if not vllm_config.cache_config.enable_prefix_caching:
         raise StartRefused("prefix caching is off, and pinned blocks are found through it")
     groups = kv_cache_config.kv_cache_groups
