@@ -256,13 +256,6 @@ Histories.TestCase.settings = settings(max_examples=60, stateful_step_count=30, 
 TestHistories = Histories.TestCase
 
 
-@pytest.fixture
-def database(tmp_path: Path):
-    database = Database(tmp_path / "registry.sqlite3")
-    yield database
-    database.close()
-
-
 def line(key: str, amount: int = 5) -> Charge:
     return Charge(key, "north", ChargeKind.INPUT, amount, 1, amount, 0, "XXX", "test", "m", NOW)
 

@@ -78,13 +78,8 @@ class Charging:
 
         Blocking. So a changed configuration never changes the price of what is past.
         """
-        configured = self.plan
-        if self.recall():
-            if self.plan == configured:
-                return
-            self._history = self._history.followed_by(configured, int(self._clock()))
-        since, plan = self._history.plans[-1]
-        self._ledger.put_in_force(plan_to_json(plan), since)
+        self._ledger.put_in_force(plan_to_json(self.plan), int(self._clock()))
+        self.recall()
 
     def recall(self) -> bool:
         """Charge by the plans that a server has put in force, if one has. Blocking."""

@@ -16,7 +16,7 @@ from mooring.core.errors import (
     Overloaded,
 )
 from mooring.core.prefix import Prefix
-from mooring.registry.caches import Caches, within
+from mooring.registry.caches import Caches
 from mooring.registry.group_commit import GroupCommit
 from mooring.registry.ledger import Step, both
 from mooring.service.charging import Charging
@@ -284,7 +284,7 @@ class Contexts:
         Raises PromptTooLong: one cache of so many tokens is more than the tenant may have.
         """
         most = await self._limiter.most_kept(tenant, tokens, self._keeper.bytes_per_token)
-        return None if most is None else within(tenant, most)
+        return None if most is None else self._caches.within(tenant, most)
 
     def _choose_end(self, now: int, ttl_s: int | None, expired_at: int | None) -> int:
         return choose_end(
