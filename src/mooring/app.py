@@ -25,7 +25,8 @@ from mooring.engine.llamacpp.source import find_model
 from mooring.engine.process.engine import start_engine
 from mooring.extraction.extractor import Extractor
 from mooring.registry.caches import Caches
-from mooring.registry.database import Database
+from mooring.registry.claims import Claims
+from mooring.registry.database import Database, open_database
 from mooring.registry.files import Files
 from mooring.registry.group_commit import GroupCommit
 from mooring.registry.ledger import Ledger
@@ -98,7 +99,7 @@ async def run_services(
         raise StartRefused(f"server.data_dir: cannot use {data_dir}: {error.strerror}") from error
     async with AsyncExitStack() as stack:
         stack.enter_context(_sole_use_of(data_dir))
-        database = await asyncio.to_thread(Database, data_dir / "registry.sqlite3")
+        database = await asyncio.to_thread(open_database, config.registry, data_dir)
         stack.callback(database.close)
         tenancy = Tenancy(Tenants(database), config.server.api_key)
         await _refuse_open_door(config.server, tenancy)
@@ -132,7 +133,7 @@ def _wire(
     stack.push_async_callback(keeper.close)
     tagging = Tagging(Tags(database), caches)
     contexts = Contexts(keeper, caches, commits, charging, limiter, tagging, models, config.caching)
-    folder = config.server.data_dir / "files"
+    folder = config.files.folder or config.server.data_dir / "files"
     return Services(
         tenancy=tenancy,
         charging=charging,

@@ -83,6 +83,10 @@ def serve(
     data_dir: Annotated[
         Path | None, typer.Option(help="Where caches are kept. [the user's data directory]")
     ] = None,
+    registry_url: Annotated[
+        str | None,
+        typer.Option(help="A PostgreSQL that servers share; MOORING_REGISTRY_URL hides its password."),
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file with all settings.")] = None,
     log_level: Annotated[LogLevel, typer.Option(case_sensitive=False)] = LogLevel.INFO,
 ) -> None:
@@ -91,14 +95,16 @@ def serve(
     Caches survive a restart. Clients send the key in MOORING_API_KEY, or one made with `mooring key`;
     without any, only this machine can connect. MOORING_ADMIN_KEY opens /admin/v1.
     """
-    server = {
+    server: dict[str, object] = {
         "host": host,
         "port": port,
         "data_dir": data_dir,
         "api_key": os.environ.get("MOORING_API_KEY"),
         "admin_key": os.environ.get("MOORING_ADMIN_KEY"),
     }
-    settings = load_config(config, {"server": server, "model": {"source": model}})
+    registry = {"url": registry_url or os.environ.get("MOORING_REGISTRY_URL")}
+    chosen = {"source": model}
+    settings = load_config(config, {"server": server, "registry": registry, "model": chosen})
     configure_logging(log_level.value)
     os.umask(0o077)  # what is written holds people's prompts
     with ExitStack() as bars:

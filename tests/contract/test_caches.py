@@ -531,7 +531,7 @@ def test_file_that_is_no_database_is_reported(tmp_path):
 def test_database_that_lost_its_tables_is_reported(database):
     with database.begin() as connection:
         connection.execute(sa.text("DROP TABLE caches"))
-    with pytest.raises(RegistryFailed, match="no such table|does not exist"):
+    with pytest.raises(RegistryFailed, match=r"no such table|does not exist"):
         Caches(database).pending()
 
 

@@ -213,6 +213,11 @@ class Caches:
         with self._database.read() as connection:
             return [_from_row(row) for row in connection.execute(query)]
 
+    def is_pending(self, cache_id: str) -> bool:
+        query = sa.select(caches.c.status).where(caches.c.id == cache_id)
+        with self._database.read() as connection:
+            return connection.execute(query).scalar_one_or_none() == Status.PENDING
+
     def wanted_prefixes(self) -> set[str]:
         """The prefixes that a live cache holds, of all tenants."""
         query = sa.select(caches.c.prefix_id).where(caches.c.status.in_(_WANTED)).distinct()
@@ -241,8 +246,8 @@ class Caches:
             tokens = connection.execute(held).scalar_one()
             if tokens > most_tokens:
                 raise QuotaExceeded(
-                    f"messages: this tenant's caches would hold {tokens} tokens, of at most {most_tokens}:"
-                    " delete some, or let them expire",
+                    f"messages: this tenant's caches would hold {tokens} tokens, of at most"
+                    f" {most_tokens}: delete some, or let them expire",
                     param="messages",
                 )
 
@@ -273,7 +278,8 @@ class Caches:
 def _has(key: str, value: str, *, in_postgresql: bool) -> sa.ColumnElement[bool]:
     """The metadata have this entry."""
     if in_postgresql:
-        return sa.type_coerce(caches.c.metadata, sa.JSON)[escape(key)].as_string() == escape(value)
+        document: sa.ColumnElement[Any] = sa.type_coerce(caches.c.metadata, sa.JSON)
+        return sa.func.json_extract_path_text(document, escape(key)) == escape(value)
     # Not by a JSON path, as above: SQLite's can name no key with a quote in it.
     entries = sa.func.json_each(caches.c.metadata).table_valued("key", "value")
     return sa.exists().where(entries.c.key == key, entries.c.value == value)
@@ -306,7 +312,7 @@ _CHANGING = (
 )
 
 
-def _changing(row: sa.Row[Any]) -> dict[str, Any]:
+def _changing(row: sa.Row[*tuple[Any, ...]]) -> dict[str, Any]:
     """The fields of a row that may be others later."""
     values = {column.name: row._mapping[column] for column in _CHANGING}
     failure = values["failure"]

@@ -28,7 +28,9 @@ class _EscapedMap(sa.TypeDecorator[Mapping[str, str]]):
         return None if value is None else {escape(key): escape(text) for key, text in value.items()}
 
     def process_result_value(self, value: Any, _dialect: sa.Dialect) -> Any:
-        return None if value is None else {_unescape(key): _unescape(text) for key, text in value.items()}
+        return (
+            None if value is None else {_unescape(key): _unescape(text) for key, text in value.items()}
+        )
 
 
 TEXT = sa.Text().with_variant(_Escaped(), "postgresql")

@@ -12,6 +12,7 @@ import alembic.config
 import alembic.util
 import sqlalchemy as sa
 
+from mooring.config import RegistryConfig
 from mooring.core.errors import MooringError, StartRefused
 from mooring.registry.postgresql import Postgresql
 from mooring.registry.sqlite import Sqlite
@@ -215,6 +216,15 @@ def _migrate(connection: sa.Connection) -> None:
     try:
         alembic.command.upgrade(config, "head")
     except alembic.util.CommandError as error:
-        raise StartRefused(
-            f"the registry was made by a newer Mooring than this one: {error}"
-        ) from error
+        raise StartRefused(f"the registry was made by a newer Mooring than this one: {error}") from error
+
+
+def open_database(config: RegistryConfig, data_dir: Path) -> Database:
+    """The configured one. Blocking. Raises as `Database` does."""
+    if config.url is None:
+        return Database(data_dir / "registry.sqlite3")
+    try:
+        url = sa.make_url(config.url.get_secret_value())
+    except sa.exc.ArgumentError:
+        raise StartRefused("registry.url: cannot be read as a URL") from None  # it may hold a password
+    return Database(url, config.connections)

@@ -19,12 +19,17 @@ class Files:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @property
+    def are_shared(self) -> bool:
+        """Other servers may have uploads under way."""
+        return self._database.is_shared
+
     def reserve(self, file: File, *, max_files: int, max_total_bytes: int) -> tuple[int, int] | None:
         """Insert a pending file if the tenant's limits allow one more.
 
         Returns what the tenant has already, files and bytes, when they do not. Counting and inserting
-        are one transaction that nobody else does at the same time, so that two uploads cannot both take the
-        last place.
+        are one transaction, which no other one of the tenant runs beside, so that two uploads cannot
+        both take the last place.
         """
         used = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(files.c.bytes), 0))
         used = used.where(files.c.tenant == file.tenant, files.c.id != file.id)

@@ -20,7 +20,7 @@ _AWAY = {"57P01", "57P02", "57P03", "53300", "25006"}  # shut down, starting, no
 _CONNECTION = "08"
 _POOL_TIMEOUT_S = 5
 _AWAY_FOR_S = 0.5
-"""After a connection was refused, others are not tried for so long: nobody waits in line for refusals."""
+"""After a connection was refused, no other is tried for so long: nobody waits in line for refusals."""
 _CONNECTING = {
     "application_name": "mooring",
     "connect_timeout": "3",
@@ -77,7 +77,7 @@ class Postgresql:
         connection.execute(_LOCK, {"name": f"mooring {name}"})
 
     def prepare_migration(self, connection: sa.Connection) -> None:
-        """Those that start at the same time migrate one after the other; all but the first find it done."""
+        """Those that start at the same time take turns; all but the first find it done."""
         connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
         connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
         self.lock(connection, "migration")
@@ -87,7 +87,7 @@ class Postgresql:
 
     def our_error(self, error: Exception) -> MooringError:
         if isinstance(error, sa.exc.TimeoutError):
-            return RegistryBusy("all connections to the registry's database are in use; try again shortly")
+            return RegistryBusy("all connections to the registry are in use; try again shortly")
         cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
         state = getattr(cause, "sqlstate", None) or ""
         if state == _FULL:

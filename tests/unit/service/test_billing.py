@@ -130,9 +130,12 @@ CHANGES = st.lists(st.integers(1, 200_000), max_size=4, unique=True)
 @given(st.integers(0, 200_000), st.integers(0, 200_000), CHANGES, CHANGES)
 def test_pieces_are_the_minutes_of_a_life_each_once(began, length, tariffs, plans):
     """Against the slow, obvious way: minute by minute."""
-    history = PriceHistory(((0, plan_of((0, 1), *((at, at) for at in sorted(tariffs)))),))
-    for number, since in enumerate(sorted(plans)):
-        history = history.followed_by(plan_of((0, 2 + number), (since + 5000, 300_000)), since)
+    first = (0, plan_of((0, 1), *((at, at) for at in sorted(tariffs))))
+    later = (
+        (since, plan_of((0, 2 + number), (since + 5000, 300_000)))
+        for number, since in enumerate(sorted(plans))
+    )
+    history = PriceHistory((first, *later))
     slowly = [
         history.at(start).at(start).prices("m", 1).storage_minute
         for start in range(began, began + max(length, 1), 60)
