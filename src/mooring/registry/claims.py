@@ -25,6 +25,9 @@ class Claims:
         """Whether it is ours now: it was free, or ours, or its holder has not renewed it in time."""
         with self._database.begin() as connection:
             now = self._database.now(connection)
+            lapsed = sa.select(claims.c.name).where(claims.c.until <= now - self._length_s)
+            lapsed = lapsed.with_for_update(skip_locked=True)  # what its holder can take no more
+            connection.execute(claims.delete().where(claims.c.name.in_(lapsed)))
             values = {"name": name, "holder": self._holder, "until": now + self._length_s}
             new = self._database.insert(claims).values(values)
             taken = new.on_conflict_do_update(
@@ -41,12 +44,11 @@ class Claims:
             connection.execute(claims.delete().where(ours))
 
     def renew(self, names: Collection[str]) -> None:
-        """A sign of life: these stay ours. What nobody renewed for long is forgotten."""
+        """A sign of life: these stay ours."""
         ours = sa.and_(claims.c.holder == self._holder, claims.c.name.in_(names))
         with self._database.begin() as connection:
             now = self._database.now(connection)
             connection.execute(claims.update().where(ours).values(until=now + self._length_s))
-            connection.execute(claims.delete().where(claims.c.until <= now - self._length_s))
 
     def of_others(self) -> set[str]:
         """What is claimed by living others."""

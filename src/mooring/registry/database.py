@@ -46,6 +46,9 @@ class Dialect(Protocol):
     def lock(self, connection: sa.Connection, name: str) -> None:
         """Until this transaction ends, whoever else takes the same lock waits."""
 
+    def need_not_last(self, connection: sa.Connection) -> None:
+        """This transaction's commit need not wait for the disk."""
+
     def prepare_migration(self, connection: sa.Connection) -> None:
         """Nobody else migrates before this transaction ends."""
 
@@ -154,6 +157,10 @@ class Database:
     def lock(self, connection: sa.Connection, name: str) -> None:
         """Until this transaction ends, whoever else takes the lock of that name waits."""
         self._dialect.lock(connection, name)
+
+    def need_not_last(self, connection: sa.Connection) -> None:
+        """What this transaction writes may be lost in a crash; its commit waits for no disk."""
+        self._dialect.need_not_last(connection)
 
     def now(self, connection: sa.Connection) -> float:
         """Unix seconds, by the one clock that all who share the database have."""

@@ -76,6 +76,9 @@ class Postgresql:
     def lock(self, connection: sa.Connection, name: str) -> None:
         connection.execute(_LOCK, {"name": f"mooring {name}"})
 
+    def need_not_last(self, connection: sa.Connection) -> None:
+        connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
+
     def prepare_migration(self, connection: sa.Connection) -> None:
         """Those that start at the same time take turns; all but the first find it done."""
         connection.exec_driver_sql("SET LOCAL lock_timeout = 0")

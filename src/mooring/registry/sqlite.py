@@ -59,6 +59,9 @@ class Sqlite:
     def lock(self, connection: sa.Connection, name: str) -> None:
         """Who writes is alone as it is."""
 
+    def need_not_last(self, connection: sa.Connection) -> None:
+        """Nothing is gained here."""
+
     def prepare_migration(self, connection: sa.Connection) -> None:
         """Who writes is alone as it is."""
 

@@ -52,7 +52,7 @@ class Turns:
 
     async def renew(self) -> None:
         """A sign of life, due several times in a claim's length. Raises RegistryFailed."""
-        if self._claims is not None:
+        if self._claims is not None and self._held:
             await asyncio.to_thread(self._claims.renew, frozenset(self._held))
 
     async def _wait_for(self, claims: Claims, name: str) -> None:
