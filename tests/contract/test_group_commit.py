@@ -108,6 +108,19 @@ async def test_one_that_fails_fails_alone_whatever_it_raises(database, commits, 
     assert "c" in written(where)
 
 
+async def test_one_that_fails_before_it_has_written_anything_leaves_no_transaction_open(
+    database, commits, where
+):
+    def surprise() -> None:
+        raise NotOurs
+
+    with pytest.raises(NotOurs):
+        await commits.run(surprise)
+    assert await commits.run(lambda: None) is None  # nor does one that writes nothing
+    await commits.run(partial(write, database, "a"))
+    assert written(where) == {"a"}
+
+
 def write_items(database: Database, items: list[str]) -> None:
     write(database, *items)
 

@@ -40,6 +40,7 @@ class Sqlite:
             if self._writer is None:
                 self._writer = self.engine.connect()
             _begin(self._writer, time.monotonic() + (_PATIENCE_S if wait else 0))
+            self._writer.begin()  # else it would neither commit nor roll back where nothing is executed
         except BaseException:
             self._line.release()
             raise
