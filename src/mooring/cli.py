@@ -18,6 +18,7 @@ from mooring.config import Config, load_config
 from mooring.core.errors import MooringError
 from mooring.demo import run_demo
 from mooring.progress import loading_bar
+from mooring.registry.database import describe as describe_registry
 from mooring.telemetry import configure_logging
 
 cli = typer.Typer(
@@ -137,6 +138,8 @@ def _greet(config: Config, services: Services, port: int, *, is_open: bool) -> N
     _say(f"  names      {', '.join(services.models.names)}")
     _say(f"  context    {model.context_tokens:,} tokens")
     _say(f"  data       {config.server.data_dir}")
+    if (registry := describe_registry(config.registry)) is not None:
+        _say(f"  registry   {registry}")
     if model.random_weights:
         _say(
             "  [yellow]This model has random weights: its answers mean nothing.[/]"

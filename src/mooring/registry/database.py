@@ -228,10 +228,22 @@ def _migrate(connection: sa.Connection) -> None:
 
 def open_database(config: RegistryConfig, data_dir: Path) -> Database:
     """The configured one. Blocking. Raises as `Database` does."""
+    url = _url(config)
+    return Database(data_dir / "registry.sqlite3" if url is None else url, config.connections)
+
+
+def describe(config: RegistryConfig) -> str | None:
+    """Where a configured PostgreSQL is, without what is secret. Raises StartRefused."""
+    url = _url(config)
+    return (
+        None if url is None else f"PostgreSQL, database {url.database} on {url.host or 'this machine'}"
+    )
+
+
+def _url(config: RegistryConfig) -> sa.URL | None:
     if config.url is None:
-        return Database(data_dir / "registry.sqlite3")
+        return None
     try:
-        url = sa.make_url(config.url.get_secret_value())
-    except sa.exc.ArgumentError:
+        return sa.make_url(config.url.get_secret_value())
+    except (sa.exc.ArgumentError, ValueError):
         raise StartRefused("registry.url: cannot be read as a URL") from None  # it may hold a password
-    return Database(url, config.connections)
