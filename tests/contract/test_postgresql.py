@@ -13,12 +13,14 @@ import pytest
 import sqlalchemy as sa
 from postgresql import PostgresServer
 
+from mooring.core.context import CacheObject, Status
 from mooring.core.errors import (
     RegistryBusy,
     RegistryFailed,
     RegistryUnavailable,
     StartRefused,
 )
+from mooring.registry.caches import Caches
 from mooring.registry.database import Database
 from mooring.registry.group_commit import GroupCommit
 from mooring.registry.tenants import Tenants
@@ -89,6 +91,7 @@ def test_a_missing_driver_is_named_with_what_to_install():
 import sys
 sys.modules["psycopg"] = None
 import sqlalchemy
+from mooring.registry.caches import Caches
 from mooring.registry.database import Database
 Database(sqlalchemy.make_url("postgresql://somebody:a-secret@127.0.0.1/registry"))
 """
@@ -98,9 +101,13 @@ Database(sqlalchemy.make_url("postgresql://somebody:a-secret@127.0.0.1/registry"
     assert "a-secret" not in ran.stderr
 
 
-def test_a_wrong_password_is_an_error_that_does_not_show_it(postgres: sa.URL):
+def test_a_wrong_password_is_an_error_that_does_not_show_it(
+    postgres: sa.URL, caplog: pytest.LogCaptureFixture
+):
     with pytest.raises(RegistryFailed) as caught:
         Database(postgres.set(password="not-the-password"))
+    assert "password authentication failed" in caplog.text
+    assert "not-the-password" not in caplog.text
     told: BaseException | None = caught.value
     while told is not None:
         assert "not-the-password" not in str(told)
@@ -182,6 +189,17 @@ def test_who_waits_too_long_for_another_is_told_to_try_again(database: Database,
         with pytest.raises(RegistryBusy), impatient.begin() as other:
             other.execute(update)
     impatient.close()
+
+
+def test_a_sweep_leaves_what_another_is_changing_for_the_next(database: Database, postgres: sa.URL):
+    caches, other = Caches(database), Database(postgres)
+    for name in ("cache-1", "cache-2"):
+        caches.insert(CacheObject(name, "t", "m", (), (), "", "", None, 1, 10, Status.READY, 1, "p"))
+    with other.begin() as connection:
+        connection.execute(sa.text("UPDATE caches SET tokens = 2 WHERE id = 'cache-1'"))
+        assert [cache.id for cache in caches.expire(10)] == ["cache-2"]
+    assert [cache.id for cache in caches.expire(10)] == ["cache-1"]
+    other.close()
 
 
 async def test_groups_that_wait_for_each_other_are_all_done_in_the_end(

@@ -15,11 +15,14 @@ from services import serving as serving_on
 from mooring.core.charge import ChargeKind
 from mooring.core.context import CacheObject, Status
 from mooring.core.errors import ContextNotFound, QuotaExceeded
+from mooring.core.usage import Usage
 from mooring.engine.interface import Source
 from mooring.registry.caches import Caches
 from mooring.registry.database import Database
+from mooring.registry.group_commit import GroupCommit
 from mooring.registry.ledger import Ledger
-from mooring.service.pricing import plan_to_json
+from mooring.service.charging import Charging, ChatBill
+from mooring.service.pricing import load_plans, plan_to_json
 from mooring.service.use import CacheUse
 
 pytestmark = pytest.mark.anyio
@@ -182,6 +185,8 @@ async def test_a_fill_is_stopped_when_its_context_is_deleted_elsewhere(replicas)
         with held(one.engine._context, "decode") as decode:
             cache = await one.create("the harbour " * 300)
             await until(decode.reached.is_set)
+            await two.contexts.sweep()
+            assert two.keeper.fills() == {}, "what is being filled elsewhere is not waited for"
             await two.contexts.delete(TENANT, cache.id)
             await one.contexts.sweep()
             assert cache.id not in one.keeper.fills() or one.keeper.fills()[cache.id].cancelling()
@@ -216,6 +221,22 @@ async def test_another_plan_is_everybodys_after_a_sweep(replicas):
         assert charging.plan == other
         one.ledger.put_in_force(plan_to_json(other), NOW + 9)  # as a server with the same does
         assert len(one.ledger.plans()) == 1
+
+
+async def test_a_balance_that_one_has_spent_is_spent_for_all(postgres: sa.URL):
+    plan = load_plans({})["dollar-2025"]
+    databases = [Database(postgres, connections=2) for _ in range(2)]
+    one, two = [
+        Charging(Ledger(database), GroupCommit(database), plan, overdraft=0) for database in databases
+    ]
+    await one.top_up(TENANT, 10_000, "a payment")
+    await two.charge(ChatBill("chatcmpl-1", TENANT, "m", Usage(1, 0, 0), None, None))
+    await two.admit(TENANT)
+    await one.charge(ChatBill("chatcmpl-2", TENANT, "m", Usage(1000, 0, 0), None, None))
+    with pytest.raises(QuotaExceeded):
+        await two.admit(TENANT)
+    for database in databases:
+        database.close()
 
 
 async def test_what_a_tenant_may_keep_holds_across_servers(postgres: sa.URL):

@@ -1,5 +1,6 @@
 """PostgreSQL: a server that several of us share, and that may be away for a while."""
 
+import logging
 import time
 
 import sqlalchemy as sa
@@ -14,6 +15,7 @@ from mooring.core.errors import (
     StorageFull,
 )
 
+_log = logging.getLogger("mooring.registry")
 _FULL = "53100"
 _BUSY = {"40001", "40P01", "55P03", "57014"}  # serialisation, deadlock, lock and statement timeouts
 _AWAY = {"57P01", "57P02", "57P03", "53300", "25006"}  # shut down, starting, no connection left, standby
@@ -58,6 +60,8 @@ class Postgresql:
                 "registry.url: PostgreSQL needs a driver: pip install 'mooring[postgres]'"
             ) from error
         self._away_until = 0.0
+        self._is_away = False
+        """As the log has it."""
 
     def begin(self, *, wait: bool) -> sa.Connection:
         return self._connect()
@@ -99,7 +103,7 @@ class Postgresql:
             return RegistryBusy("the registry's database is busy; try again shortly")
         if state in _AWAY or state.startswith(_CONNECTION) or _is_lost(error, state):
             return RegistryUnavailable(_GONE)
-        return RegistryFailed(f"the registry cannot be used: {str(cause).partition(chr(10))[0]}")
+        return RegistryFailed(f"the registry cannot be used: {_first_line(cause)}")
 
     def close(self) -> None:
         self.engine.dispose()
@@ -108,11 +112,22 @@ class Postgresql:
         if time.monotonic() < self._away_until:
             raise RegistryUnavailable(_GONE)
         try:
-            return self.engine.connect()
+            connection = self.engine.connect()
         except sa.exc.DBAPIError as error:
             if isinstance(self.our_error(error), RegistryUnavailable):
                 self._away_until = time.monotonic() + _AWAY_FOR_S
+                if not self._is_away:
+                    _log.error("registry away error=%s", _first_line(error.orig))
+                self._is_away = True
             raise
+        if self._is_away:
+            _log.info("registry back")
+            self._is_away = False
+        return connection
+
+
+def _first_line(error: object) -> str:
+    return str(error).partition("\n")[0]
 
 
 def _is_lost(error: Exception, state: str) -> bool:

@@ -52,6 +52,8 @@ class FileStore:
 
         Of what others may be at, only what is too old to be under way.
         """
+        if self._files.are_shared and self._config.folder is None:
+            _log.warning("files.folder is not set: texts are served by the server that read them")
         now = int(self._clock())
         begun_before = now - _LONGEST_UPLOAD_S if self._files.are_shared else _FAR_FUTURE
         known = await asyncio.to_thread(self._files.drop_pending, begun_before)
@@ -103,7 +105,7 @@ class FileStore:
         """Where a file's text lies, as JSON.
 
         Raises:
-            FileNotFound: no such file.
+            FileNotFound: no such file, or its text is in a folder that this server does not share.
             InvalidRequest: it has no text.
         """
         file = await self.get(tenant, file_id)
@@ -111,7 +113,11 @@ class FileStore:
             raise InvalidRequest(
                 f"file_id: the file {file_id} could not be read: {file.problem}", param="file_id"
             )
-        return self._path(file_id, _TEXT)
+        path = self._path(file_id, _TEXT)
+        if not await asyncio.to_thread(path.exists):
+            _log.error("file without its text id=%s folder=%s", file_id, self._folder)
+            raise FileNotFound(file_id)
+        return path
 
     async def delete(self, tenant: str, file_id: str) -> None:
         """Raises FileNotFound."""
