@@ -188,8 +188,9 @@ def in_turn(
             hit(RESIDENT, server, lambda: None)
             hit(DISK, diskless, leave_memory)
         for name, asked in ((RAM, server), (RESIDENT, server), (DISK, diskless)):
+            # All but the template's first words, which all requests share.
             taken = asked.cached_from()[name]
-            assert taken >= arguments.repeats * texts.prefix_tokens, (name, asked.cached_from())
+            assert taken > 0.99 * arguments.repeats * texts.prefix_tokens, (name, asked.cached_from())
     return [Series(name, values, computed[name]) for name, values in seconds.items()]
 
 

@@ -68,7 +68,7 @@ def document_turn(rng: random.Random, document: Document, missing_share: float) 
 def make_conversation(rng: random.Random, facts: int, turns: int) -> Text:
     """A document of `facts` facts with `turns` questions; some with tools, some without a document."""
     kind = rng.random()
-    tools = make_tools(rng, rng.randrange(1, 6)) if kind < 0.3 else []
+    tools = make_tools(rng, rng.randrange(1, 6)) if kind < 0.42 else []
     with_document = kind > 0.1
     document = (
         make_document(rng, facts) if with_document else Document("", (), make_document(rng, 4).missing)
@@ -80,7 +80,7 @@ def make_conversation(rng: random.Random, facts: int, turns: int) -> Text:
     text.given(system_turn("\n\n".join(filter(None, (introduction, in_system))), tools))
     opening = "" if in_system or not document.text else f"{document.text}\n\n"
     for _ in range(turns):
-        if tools and rng.random() < (0.5 if with_document else 0.85):
+        if tools and rng.random() < (0.6 if with_document else 0.85):
             asked = ask_for(rng, rng.choice(tools))
             text.turn(opening + asked.text, asked.answer)
             if rng.random() < 0.25:

@@ -77,12 +77,12 @@ class Generation:
 
 
 class Source(StrEnum):
-    """Where the reused tokens came from."""
+    """Where reused tokens came from; of a whole request, where most of them did."""
 
     NONE = "none"
     """Nothing was reused."""
     RESIDENT = "resident"
-    """All of it was in the KV buffer already."""
+    """In the KV buffer already."""
     RAM = "ram"
     DISK = "disk"
     COMPUTED = "computed"

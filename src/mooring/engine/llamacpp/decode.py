@@ -96,5 +96,5 @@ class Decode:
         self._outbox.post(request.sink, ChoiceFinished(choice.index, reason, choice.drawn))
         if all(other.finished for other in request.choices):
             drawn = sum(other.drawn for other in request.choices)
-            usage = Usage(len(request.tokens), request.cached_tokens, drawn)
+            usage = Usage(len(request.tokens), request.cached_from.total(), drawn)
             self._outbox.post(request.sink, Finished(usage))

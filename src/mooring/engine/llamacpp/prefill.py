@@ -114,7 +114,7 @@ class Prefill:
                 budget -= self._restore(ask)
             if ask.stage is Stage.FILLING:
                 self._arriving.remove(ask)
-                ask.taken = ask.sequence.done
+                assert ask.taken == ask.sequence.done
                 yield ask
 
     def importing(self) -> bool:
@@ -171,7 +171,7 @@ class Prefill:
         if best is not None:
             self._buffer.share(best, ask.sequence, share)
             computed = waited_for is not None and waited_for.taken < share
-            ask.source = Source.COMPUTED if computed else Source.RESIDENT
+            ask.taken_from[Source.COMPUTED if computed else Source.RESIDENT] = share
         ask.stage = Stage.RESTORING
         self._producing.append(ask)
         if ask.restore is None or self._match(ask).tokens > ask.restore.match.tokens:
@@ -240,13 +240,12 @@ class Prefill:
         payload = restore.fetch.payload(restore.next)
         if payload is None or block.start > sequence.done:
             return None
-        begun = time.perf_counter()
+        begun, held = time.perf_counter(), sequence.done
         if not self._buffer.restore(sequence, payload, block.start, end):
             self._metrics.rejected_kv.labels("refused").inc()
             return None
         self._rates.import_bytes.measured(payload.nbytes, time.perf_counter() - begun)
-        if ask.source is not Source.DISK:
-            ask.source = Source(restore.fetch.tier(restore.next))
+        ask.taken_from[Source(restore.fetch.tier(restore.next))] += sequence.done - held
         return int(payload.nbytes)
 
 

@@ -6,6 +6,7 @@
 Each stage is left in the step in which it has nothing to wait for.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -20,6 +21,8 @@ from mooring.engine.llamacpp.restoring import Restore
 from mooring.engine.llamacpp.sequence import Sequence
 from mooring.engine.llamacpp.text import TextStream
 
+SHARED = (Source.RESIDENT, Source.COMPUTED)
+"""What comes out of another sequence; an ask takes from one of them at most."""
 Sink = Callable[[Event | Kept | MooringError], None]
 """Where a client's events go; called on the client's thread."""
 
@@ -77,18 +80,22 @@ class Ask:
     """The tokens, packed."""
     limit: int = field(init=False)
     """How many leading tokens may be taken from elsewhere."""
-    source: Source = field(default=Source.NONE, init=False)
+    taken_from: Counter[Source] = field(default_factory=Counter, init=False)
+    """Leading tokens that were taken from elsewhere, by where that was; the others are evaluated."""
     sequences: list[Sequence] = field(default_factory=list, init=False)
     """From admission on: one for each choice, the first of which the prompt goes into."""
     behind: "Ask | None" = field(default=None, init=False)
     """Whose tokens it is waiting for."""
     restore: Restore | None = field(default=None, init=False)
-    taken: int = field(default=0, init=False)
-    """Leading tokens that were taken from elsewhere; the others are evaluated."""
 
     @property
     def sequence(self) -> Sequence:
         return self.sequences[0]
+
+    @property
+    def taken(self) -> int:
+        """Leading tokens that were taken from elsewhere."""
+        return self.taken_from.total()
 
     @property
     def ended(self) -> bool:
@@ -138,10 +145,16 @@ class Request(Ask):
             self.limit = min(self.limit, self.named)
 
     @property
-    def cached_tokens(self) -> int:
-        """Prompt tokens that were computed before it came."""
+    def cached_from(self) -> Counter[Source]:
+        """Prompt tokens that were computed before it came, by where they came from."""
         own = 0 if self.ticket is None else len(self.ticket.tokens) - self.ticket.taken
-        return max(0, self.taken - own)
+        shared = {source: min(own, self.taken_from[source]) for source in SHARED}
+        return self.taken_from - Counter(shared)
+
+    @property
+    def source(self) -> Source:
+        """Where most of what it reuses came from."""
+        return max(self.taken_from, key=self.taken_from.__getitem__, default=Source.NONE)
 
     @property
     def named(self) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from mooring.core.errors import EngineFailed, MooringError, StorageFull
 from mooring.core.prefix import TOKEN_BYTES
-from mooring.engine.interface import Kept
+from mooring.engine.interface import Kept, Source
 from mooring.engine.llamacpp.buffer import Buffer
 from mooring.engine.llamacpp.outbox import Outbox
 from mooring.engine.llamacpp.request import Stage, Ticket
@@ -79,12 +79,12 @@ class Saving:
             answer(ticket, 0, self._outbox)
             return True
         if (pin := self._pins.get(prefix.id)) is not None:
-            ticket.stage, ticket.taken = Stage.SAVING, len(prefix)
+            ticket.stage, ticket.taken_from[Source.COMPUTED] = Stage.SAVING, len(prefix)
             pin.tickets.append(ticket)
             return True
         missing = sum(cut.end - cut.start for cut in self._store.missing(prefix.scope, prefix.label))
         if not missing:
-            ticket.taken = len(prefix)
+            ticket.taken_from[Source.DISK] = len(prefix)
             self._pin(ticket, [])
             return True
         size = missing * self._kv_bytes_per_token

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from mooring.core.errors import EngineFailed, MooringError
 from mooring.core.prefix import pack
-from mooring.engine.interface import Source, Started
+from mooring.engine.interface import Started
 from mooring.engine.llamacpp.admission import Admission
 from mooring.engine.llamacpp.binding import DecodeContext
 from mooring.engine.llamacpp.buffer import Buffer
@@ -170,10 +170,9 @@ class Scheduler:
 
     def _begin_fill(self, ask: Ask) -> None:
         if isinstance(ask, Request):
-            source = ask.source if ask.cached_tokens or ask.ticket else Source.NONE
-            if source is not Source.NONE:
-                self._metrics.cached_tokens.labels(source).inc(ask.cached_tokens)
-            self._outbox.post(ask.sink, Started(ask.cached_tokens, source))
+            for source, tokens in ask.cached_from.items():
+                self._metrics.cached_tokens.labels(source).inc(tokens)
+            self._outbox.post(ask.sink, Started(ask.cached_from.total(), ask.source))
         fill = Fill(ask, ask.sequence, ask.tokens)
         if fill.remaining:
             self._fills.append(fill)
