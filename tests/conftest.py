@@ -1,4 +1,5 @@
-"""What every test may ask for: a tiny real model, made once, and real vLLM workers over it."""
+"""What every test may ask for: a tiny real model, made once, real vLLM workers over it,
+a registry in either database."""
 
 import os
 import subprocess
@@ -7,7 +8,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
+from postgresql import PostgresServer
 
+from mooring.registry.database import Database
 from mooring.testing import (
     TINY,
     TINY_WIDE_HEADS,
@@ -100,3 +104,49 @@ def cluster(vllm_venv: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         for worker in running.workers:
             worker.wait()
         yield running
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A server shared by the tests that only use it. Tests that stop it start their own."""
+    server = PostgresServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def migrated(request: pytest.FixtureRequest) -> str:
+    """A database of the PostgreSQL server that has been migrated, to be copied."""
+    server = request.getfixturevalue("postgres_server")
+    url = server.create()
+    Database(sa.make_url(url)).close()
+    return url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path | sa.URL]:
+    """Where a registry is, or will be, once in each of the two databases."""
+    if request.param == "sqlite":
+        yield tmp_path / "registry.sqlite3"
+        return
+    server = request.getfixturevalue("postgres_server")
+    url = server.create(template=request.getfixturevalue("migrated"))
+    yield sa.make_url(url)
+    server.drop(url)
+
+
+@pytest.fixture
+def postgres(request: pytest.FixtureRequest) -> Iterator[sa.URL]:
+    """A registry that several may share."""
+    server = request.getfixturevalue("postgres_server")
+    url = server.create(template=request.getfixturevalue("migrated"))
+    yield sa.make_url(url)
+    server.drop(url)
+
+
+@pytest.fixture
+def database(where: Path | sa.URL) -> Iterator[Database]:
+    """An empty registry."""
+    database = Database(where)
+    yield database
+    database.close()

@@ -18,6 +18,7 @@ from mooring.config import Config, load_config
 from mooring.core.errors import MooringError
 from mooring.demo import run_demo
 from mooring.progress import loading_bar
+from mooring.registry.database import describe as describe_registry
 from mooring.telemetry import configure_logging
 
 cli = typer.Typer(
@@ -95,6 +96,10 @@ def serve(
     data_dir: Annotated[
         Path | None, typer.Option(help="Where caches are kept. [the user's data directory]")
     ] = None,
+    registry_url: Annotated[
+        str | None,
+        typer.Option(help="A PostgreSQL that servers share; MOORING_REGISTRY_URL hides its password."),
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file with all settings.")] = None,
     engine: Annotated[
         EngineKind | None, typer.Option(help="llama.cpp in this machine, or workers of vLLM. [llamacpp]")
@@ -109,7 +114,7 @@ def serve(
     Caches survive a restart. Clients send the key in MOORING_API_KEY, or one made with `mooring key`;
     without any, only this machine can connect. MOORING_ADMIN_KEY opens /admin/v1.
     """
-    server = {
+    server: dict[str, object] = {
         "host": host,
         "port": port,
         "data_dir": data_dir,
@@ -118,6 +123,7 @@ def serve(
     }
     overrides: dict[str, dict[str, Any]] = {
         "server": server,
+        "registry": {"url": registry_url or os.environ.get("MOORING_REGISTRY_URL")},
         "model": {"source": model},
         "engine": {"kind": engine and engine.value},
         "vllm": {"workers": worker or None},
@@ -155,6 +161,8 @@ def _greet(config: Config, services: Services, port: int, *, is_open: bool) -> N
     _say(f"  names      {', '.join(services.models.names)}")
     _say(f"  context    {model.context_tokens:,} tokens")
     _say(f"  data       {config.server.data_dir}")
+    if (registry := describe_registry(config.registry)) is not None:
+        _say(f"  registry   {registry}")
     if model.random_weights:
         _say(
             "  [yellow]This model has random weights: its answers mean nothing.[/]"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from mooring.core.errors import StartRefused
 
@@ -36,6 +36,28 @@ class ServerConfig(_Part):
     admin_key: str | None = Field(None, pattern=r"^[\x21-\x7e]{8,}$")
     """The bearer key for /admin. None: there is no /admin."""
     max_body_bytes: int = Field(16 << 20, ge=1024)
+
+
+class RegistryConfig(_Part):
+    """Which database says what should exist. With PostgreSQL several servers may share it."""
+
+    url: SecretStr | None = None
+    """`postgresql://user:password@host/database`; None: SQLite in the data directory."""
+    connections: int = Field(10, ge=2, le=100)
+    """To PostgreSQL, at most, of each server."""
+    claim_s: float = Field(15.0, ge=0.5)
+    """After so long without a sign of life, others take over what a server was doing."""
+    journal_bytes: int = Field(64 << 20, ge=0)
+    """Charges that wait on this server's disk while PostgreSQL is away, at most."""
+
+    @field_validator("url")
+    @classmethod
+    def _is_postgresql(cls, url: SecretStr | None) -> SecretStr | None:
+        """Says nothing of what is in it: that may be a password."""
+        scheme = "postgresql" if url is None else url.get_secret_value().partition("://")[0]
+        if scheme not in ("postgresql", "postgres", "postgresql+psycopg"):
+            raise ValueError("must be like postgresql://user:password@host/database")
+        return url
 
 
 class ModelConfig(_Part):
@@ -121,6 +143,8 @@ class ChatConfig(_Part):
 class FilesConfig(_Part):
     """Uploaded documents, of each tenant; the defaults are Moonshot's limits."""
 
+    folder: Path | None = None
+    """Where the texts are; None: `files` in the data directory. Servers on one registry share it."""
     max_files: int = Field(1000, ge=0)
     max_file_bytes: int = Field(100_000_000, ge=1)
     max_total_bytes: int = Field(10_000_000_000, ge=1)
@@ -199,6 +223,7 @@ class Config(_Part):
     """Everything."""
 
     server: ServerConfig = ServerConfig()
+    registry: RegistryConfig = RegistryConfig()
     model: ModelConfig = ModelConfig()
     engine: EngineConfig = EngineConfig()
     vllm: VllmConfig = VllmConfig()

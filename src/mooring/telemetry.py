@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.registry import Collector
@@ -114,6 +115,10 @@ class ServerMetrics:
     def show(self, collector: Collector) -> None:
         """Show the engine's too; an engine in this process has them in its `Metrics.registry`."""
         self.registry.register(collector)
+
+    def watch(self, name: str, what: str, read: Callable[[], float]) -> None:
+        """Show a figure as it is when somebody looks."""
+        Gauge(name, what, registry=self.registry).set_function(read)
 
     def render(self) -> bytes:
         """The text exposition format of Prometheus."""

@@ -26,7 +26,8 @@ MooringError
 │   ├── EngineLost            its process ended under the request; the next one may succeed
 │   └── EngineUnavailable     its process cannot be started, for now
 ├── RegistryFailed            the database cannot be used
-│   └── RegistryBusy          another process holds it
+│   ├── RegistryBusy          others hold it
+│   └── RegistryUnavailable   it is away, for now
 └── StartRefused              the server must not start like this
     ├── ModelUnreadable       the model file is missing, broken or of a family we do not serve
     └── DataDirBusy           another server works in this data directory
@@ -185,7 +186,11 @@ class RegistryFailed(MooringError):
 
 
 class RegistryBusy(RegistryFailed):
-    """Another process has been writing to the database for too long."""
+    """Others have been writing to the database for too long; the same request may succeed later."""
+
+
+class RegistryUnavailable(RegistryFailed):
+    """The database cannot be reached; the same request may succeed later."""
 
 
 class StartRefused(MooringError):
