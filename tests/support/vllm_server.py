@@ -18,7 +18,7 @@ import pytest
 import mooring
 from mooring.core.prefix import Prefix
 
-HANG_S = 180
+HANG_S = 600
 BLOCK = 32
 """Tokens."""
 MODEL_TOKENS = 1024

@@ -17,6 +17,8 @@ from mooring.kvstore.shared.mooncake_client import MooncakeClient
 class MooncakeTier:
     """A `SharedTier` under the names that begin with `prefix`."""
 
+    loses_copies = True
+
     def __init__(self, client: MooncakeClient, prefix: str, fingerprint: str) -> None:
         self._client = client
         self._prefix = prefix.rstrip("/") + "/"
