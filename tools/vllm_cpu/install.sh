@@ -39,7 +39,7 @@ else
   printf '%s\n' "$stamp" > "$dir/installed"
 fi
 
-# Mooring itself, without its dependencies: the connector needs numpy and xxhash only.
+# Mooring itself, without its dependencies: of what vLLM lacks, the connector needs xxhash only.
 site=$("$dir/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 printf '%s\n' "$project/src" > "$site/mooring.pth"
 "$dir/bin/python" -c 'import mooring, xxhash, mooncake.store'
