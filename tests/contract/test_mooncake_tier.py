@@ -133,11 +133,13 @@ def test_payload_that_is_replaced_while_it_is_read_is_read_whole(make_client):
     thread = threading.Thread(target=write)
     thread.start()
     seen = []
-    while thread.is_alive():
-        payload = reader.get(A)
-        assert payload.min() == payload.max()
-        seen.append(int(payload[0]))
-    thread.join()
+    try:
+        while thread.is_alive():
+            payload = reader.get(A)
+            assert payload.min() == payload.max()
+            seen.append(int(payload[0]))
+    finally:
+        thread.join()  # before its client is closed
     assert seen == sorted(seen)
     assert 255 not in seen
 
