@@ -52,7 +52,7 @@ def tiny_model(
 ) -> Path | Served:
     """A Qwen2-shaped GGUF of half a million random weights, or what vLLM's workers serve."""
     if request.config.getoption("--engine") == "vllm":
-        cluster: Cluster = request.getfixturevalue("cluster")
+        cluster: Cluster = request.getfixturevalue("two_workers")
         return cluster.served
     return write_random_model(tmp_path_factory.mktemp("models") / "tiny.gguf", TINY)
 
@@ -96,14 +96,22 @@ def vllm_venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def cluster(vllm_venv: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Two running workers; a test that kills one starts it again."""
+def two_workers(vllm_venv: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Started once; a test that kills one starts it again."""
     running = Cluster(vllm_venv, tmp_path_factory.mktemp("cluster"))
     with ExitStack() as stack:
         stack.callback(lambda: [worker.stop() for worker in running.workers])
         for worker in running.workers:
             worker.wait()
         yield running
+
+
+@pytest.fixture
+def cluster(two_workers: Cluster) -> Cluster:
+    """Both serve, also after a test that started one again."""
+    for worker in two_workers.workers:
+        worker.wait()
+    return two_workers
 
 
 @pytest.fixture(scope="session")

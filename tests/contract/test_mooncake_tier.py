@@ -1,6 +1,8 @@
 """What Mooncake makes difficult: silently fewer replicas, full stores, dead nodes, no overwriting."""
 
 import errno
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -116,6 +118,30 @@ def test_writer_that_ended_between_its_steps_leaves_the_newer_version(make_clien
     tier.put(A, item(3))
     assert tier.get(A)[0] == 3
     assert client.exist([f"test/{A}/0", f"test/{A}/1"]) == [True, False]
+
+
+def test_payload_that_is_replaced_while_it_is_read_is_read_whole(make_client):
+    writer, reader = tier_of(make_client()), tier_of(make_client())
+    writer.put(A, item(0, 4 * MEGABYTE))
+
+    def write():
+        for value in range(1, 25):
+            writer.put(A, item(value, 4 * MEGABYTE))
+            writer.put(B, item(255, 4 * MEGABYTE))  # takes the memory that became free
+            time.sleep(0.05)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    seen = []
+    try:
+        while thread.is_alive():
+            payload = reader.get(A)
+            assert payload.min() == payload.max()
+            seen.append(int(payload[0]))
+    finally:
+        thread.join()  # before its client is closed
+    assert seen == sorted(seen)
+    assert 255 not in seen
 
 
 def test_damaged_object_is_rejected_and_can_be_written_again(make_client):

@@ -217,4 +217,4 @@ def test_a_request_to_a_worker_that_has_just_died_is_answered_by_another(
         assert server.metric("mooring_requests_retried_total") == 1
         assert server.workers()[victim]["state"] == "down"
         assert "cannot be reached" in server.workers()[victim]["reason"]
-    cluster.restart(0).wait()
+    cluster.restart(0)

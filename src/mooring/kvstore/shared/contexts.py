@@ -26,6 +26,10 @@ class ContextStore:
         self._objects = object_tier
         self.fingerprint = fingerprint
 
+    @property
+    def loses_copies(self) -> bool:
+        return self._objects.loses_copies
+
     def find(self, context: str) -> Manifest | None:
         """The manifest of a context that is there completely.
 

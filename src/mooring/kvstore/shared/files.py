@@ -11,6 +11,8 @@ from mooring.kvstore.disk import DiskTier
 class FilesTier:
     """A `SharedTier`. How many copies there are is the file system's concern."""
 
+    loses_copies = False
+
     def __init__(self, folder: Path, fingerprint: str) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Another machine may remove a file while it is read here: through a map, that ends the process.

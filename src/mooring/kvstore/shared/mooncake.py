@@ -13,9 +13,13 @@ from mooring.kvstore import codec
 from mooring.kvstore.codec import PAYLOAD_START, Description, Rejected
 from mooring.kvstore.shared.mooncake_client import MooncakeClient
 
+_LOOKS = 4
+
 
 class MooncakeTier:
     """A `SharedTier` under the names that begin with `prefix`."""
+
+    loses_copies = True
 
     def __init__(self, client: MooncakeClient, prefix: str, fingerprint: str) -> None:
         self._client = client
@@ -73,10 +77,30 @@ class MooncakeTier:
         return None if found is None else found[0]
 
     def _newest(self, key: str) -> tuple[str, NDArray[np.uint8]] | None:
-        """Name and verified payload. One of two versions that cannot be used does not hide the other."""
+        """Name and verified payload.
+
+        A version may be replaced while it is read, and its memory be given to another object: what
+        came then is rejected, and the look repeated. The newer version is there before the older goes.
+        """
+        for look in range(1, _LOOKS + 1):
+            names = self._present(key)
+            if not names:
+                return None
+            try:
+                found = self._read(key, names)
+            except Rejected:
+                if look == _LOOKS:
+                    raise
+                continue
+            if found is not None:
+                return found
+        return None
+
+    def _read(self, key: str, names: list[str]) -> tuple[str, NDArray[np.uint8]] | None:
+        """The newest of these. One that cannot be used does not hide the other."""
         versions: list[tuple[str, str, NDArray[np.uint8]]] = []
         rejected: Rejected | None = None
-        for name in self._present(key):
+        for name in names:
             data = self._client.get(name)
             if data is None:
                 continue

@@ -11,6 +11,10 @@ class SharedTier(Tier, Protocol):
     Every method may raise OSError, because the tier is elsewhere; ENOSPC says that it is full.
     """
 
+    @property
+    def loses_copies(self) -> bool:
+        """Whether copies can vanish without anybody's doing, so that somebody has to look."""
+
     def repair(self, key: str) -> bool:
         """Restore the promised number of copies; False while there are fewer.
 

@@ -52,9 +52,13 @@ class Library:
 
     def _care(self) -> None:
         """Now and then: remove what crashes left, and restore lost copies."""
+        looked_at = -float("inf")
         while True:
-            self._log_errors(lambda: self._store.remove_orphans(self._orphan_age_s, time.time()))
-            self._log_errors(self._repair)
+            if time.monotonic() - looked_at >= self._orphan_age_s:
+                looked_at = time.monotonic()
+                self._log_errors(lambda: self._store.remove_orphans(self._orphan_age_s, time.time()))
+            if self._store.loses_copies:
+                self._log_errors(self._repair)
             if self._stopped.wait(self._maintenance_s):
                 return
 

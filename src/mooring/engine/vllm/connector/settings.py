@@ -37,7 +37,7 @@ class Settings:
     orphan_age_s: float = 3600.0
     """What has been incomplete for so long is removed; longer than any save takes."""
     maintenance_s: float = 300.0
-    """Pause between two looks for orphans and lost copies."""
+    """Pause between two looks for lost copies, where a tier loses them."""
     weights: str | None = None
     """Stands for the model's weights in the fingerprint, instead of a hash of the files."""
     untested_version: bool = False
