@@ -6,7 +6,9 @@ BIN := .venv/bin
 check: ; $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 fix:   ; $(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 test:  ; $(BIN)/pytest
-test-vllm: ; $(BIN)/pytest --engine vllm -m ""
+test-vllm:
+	$(BIN)/pytest --engine vllm -m ""
+	$(BIN)/pytest tests/contract/vllm tests/contract/test_*tier*.py
 serve: ; $(BIN)/mooring serve
 bench:
 	$(BIN)/pip install -q -e '.[bench]'
