@@ -133,8 +133,8 @@ def run_mooring(plan: Plan, work: Path) -> dict[str, dict[str, Any]]:
         for number, questions in enumerate(plan.rounds):
             asks = [partial(server.ask, cache, q, tokens=plan.answer_tokens) for q in questions]
             rounds.append(run_round(server, number, asks))
-        # All but the first words of the template, which the first question had brought.
-        assert server.cached_from()["disk"] > 0.99 * plan.prefix_tokens, server.cached_from()
+        # Nothing was in memory; what one user read from disk another may have taken from RAM.
+        assert server.cached_from()["disk"] > 0.9 * plan.prefix_tokens, server.cached_from()
     return {"Mooring, creation": creation} | by_warmth("Mooring", rounds)
 
 

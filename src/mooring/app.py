@@ -1,6 +1,7 @@
 """The only wiring: builds every part and hands each to the ones that need it."""
 
 import asyncio
+import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -12,7 +13,7 @@ from fastapi import FastAPI
 from filelock import FileLock, Timeout
 
 import mooring
-from mooring.api import account, admin, caching, errors, files, openai, operations, tags
+from mooring.api import account, admin, caching, errors, files, openai, operations, tags, workers
 from mooring.api.auth import Auth
 from mooring.api.body import BodyLimit
 from mooring.api.document import describe
@@ -23,12 +24,17 @@ from mooring.core.limits import Limits
 from mooring.engine.interface import Engine, OnProgress
 from mooring.engine.llamacpp.source import find_model
 from mooring.engine.process.engine import start_engine
+from mooring.engine.vllm.starting import start_cluster
+from mooring.engine.workers import WorkerPool
 from mooring.extraction.extractor import Extractor
 from mooring.registry.caches import Caches
-from mooring.registry.database import Database
+from mooring.registry.claims import Claims
+from mooring.registry.database import Database, open_database
 from mooring.registry.files import Files
 from mooring.registry.group_commit import GroupCommit
+from mooring.registry.journal import Journal
 from mooring.registry.ledger import Ledger
+from mooring.registry.quotas import Quotas
 from mooring.registry.tags import Tags
 from mooring.registry.tenants import Tenants
 from mooring.service.charging import Charging
@@ -39,10 +45,14 @@ from mooring.service.keeping import Keeper
 from mooring.service.limiting import Limiter
 from mooring.service.models import Models
 from mooring.service.pricing import NANO, load_plans
+from mooring.service.replica import Duty, Replica
+from mooring.service.shared_tally import SharedTally
 from mooring.service.statements import Statements
 from mooring.service.tagging import Tagging
+from mooring.service.tally import LocalTally, Tally
 from mooring.service.tenants import Tenancy
-from mooring.telemetry import ServerMetrics
+from mooring.service.turns import Turns
+from mooring.telemetry import ClusterMetrics, ServerMetrics
 
 _FORM_BYTES = 1 << 16  # what a form takes beside the file in it
 
@@ -80,11 +90,28 @@ async def load_embedded(config: Config, metrics: ServerMetrics, on_progress: OnP
     )
 
 
+async def load_cluster(config: Config, metrics: ServerMetrics, on_progress: OnProgress) -> Engine:
+    """vLLM's workers, over the configured URLs. Raises StartRefused."""
+    cluster = ClusterMetrics()
+    engine = await start_cluster(config, cluster, on_progress)
+    metrics.show(cluster.registry)
+    return engine
+
+
+async def load_configured(config: Config, metrics: ServerMetrics, on_progress: OnProgress) -> Engine:
+    """The engine that the configuration names. Raises StartRefused."""
+    match config.engine.kind:
+        case "llamacpp":
+            return await load_embedded(config, metrics, on_progress)
+        case "vllm":
+            return await load_cluster(config, metrics, on_progress)
+
+
 @asynccontextmanager
 async def run_services(
     config: Config,
     on_progress: OnProgress = lambda _what, _share: None,
-    load: LoadEngine = load_embedded,
+    load: LoadEngine = load_configured,
 ) -> AsyncIterator[Services]:
     """Everything below HTTP, from start to orderly end.
 
@@ -98,7 +125,7 @@ async def run_services(
         raise StartRefused(f"server.data_dir: cannot use {data_dir}: {error.strerror}") from error
     async with AsyncExitStack() as stack:
         stack.enter_context(_sole_use_of(data_dir))
-        database = await asyncio.to_thread(Database, data_dir / "registry.sqlite3")
+        database = await asyncio.to_thread(open_database, config.registry, data_dir)
         stack.callback(database.close)
         tenancy = Tenancy(Tenants(database), config.server.api_key)
         await _refuse_open_door(config.server, tenancy)
@@ -126,13 +153,16 @@ def _wire(
     models = Models(engine.model.name, config.model.aliases, int(time.time()))
     caches, commits = Caches(database), GroupCommit(database)
     stack.push_async_callback(commits.close)
-    charging = make_charging(database, commits, config.billing)
-    limiter = Limiter(Limits(**config.limits.model_dump()), tenancy.limits_of)
-    keeper = Keeper(engine, caches, commits, charging)
+    company = _company(config, database, metrics)
+    charging = make_charging(database, commits, config.billing, company.journal)
+    limiter = Limiter(Limits(**config.limits.model_dump()), tenancy.limits_of, company.tally)
+    keeper = Keeper(engine, caches, commits, charging, company.turns)
+    if database.is_shared:
+        _live(stack, config, [*company.duties, charging.post_waiting])
     stack.push_async_callback(keeper.close)
     tagging = Tagging(Tags(database), caches)
     contexts = Contexts(keeper, caches, commits, charging, limiter, tagging, models, config.caching)
-    folder = config.server.data_dir / "files"
+    folder = config.files.folder or config.server.data_dir / "files"
     return Services(
         tenancy=tenancy,
         charging=charging,
@@ -145,6 +175,36 @@ def _wire(
         models=models,
         metrics=metrics,
     )
+
+
+@dataclass(frozen=True)
+class _Company:
+    """What differs between a server alone and one that shares its registry with others."""
+
+    turns: Turns
+    tally: Tally
+    journal: Journal | None = None
+    duties: tuple[Duty, ...] = ()
+
+
+def _company(config: Config, database: Database, metrics: ServerMetrics) -> _Company:
+    if not database.is_shared:
+        return _Company(Turns(), LocalTally())
+    holder, claim_s = secrets.token_hex(8), config.registry.claim_s
+    turns = Turns(Claims(database, holder, claim_s))
+    tally = SharedTally(Quotas(database, holder, claim_s))
+    journal = Journal(config.server.data_dir, config.registry.journal_bytes)
+    metrics.watch(
+        "mooring_charges_waiting_bytes", "Charges that wait for the registry's return", journal.size
+    )
+    return _Company(turns, tally, journal, (turns.renew, tally.renew))
+
+
+def _live(stack: AsyncExitStack, config: Config, duties: list[Duty]) -> None:
+    replica = Replica(duties, config.registry.claim_s)
+    stack.push_async_callback(replica.do_duties)  # at the end, others get what was ours
+    task = asyncio.create_task(replica.live_forever(), name="replica")
+    stack.callback(task.cancel)
 
 
 def make_http(config: Config, services: Services) -> FastAPI:
@@ -161,12 +221,16 @@ def make_http(config: Config, services: Services) -> FastAPI:
     app.include_router(account.router(services.charging, services.statements))
     app.include_router(files.router(services.files))
     app.include_router(admin.router(services.tenancy, services.charging))
+    if isinstance(services.engine, WorkerPool):
+        app.include_router(workers.router(services.engine))
     app.include_router(operations.router(services.engine, services.metrics))
     describe(app)
     return app
 
 
-def make_charging(database: Database, commits: GroupCommit, config: BillingConfig) -> Charging:
+def make_charging(
+    database: Database, commits: GroupCommit, config: BillingConfig, journal: Journal | None = None
+) -> Charging:
     """Under the configured plan. Raises StartRefused: there is no such plan."""
     plans = load_plans(config.plans)
     if config.plan not in plans:
@@ -174,7 +238,7 @@ def make_charging(database: Database, commits: GroupCommit, config: BillingConfi
             f"billing.plan: there is no price plan {config.plan!r}; there are {', '.join(plans)}"
         )
     overdraft = int(config.overdraft * NANO) if config.prepaid else None
-    return Charging(Ledger(database), commits, plans[config.plan], overdraft=overdraft)
+    return Charging(Ledger(database), commits, plans[config.plan], overdraft=overdraft, journal=journal)
 
 
 async def _refuse_open_door(server: ServerConfig, tenancy: Tenancy) -> None:

@@ -5,7 +5,7 @@ import os
 from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -13,11 +13,12 @@ from rich.console import Console
 import mooring
 from mooring import serving as http
 from mooring.app import Services
-from mooring.commands import bill, estimate, key, tenant
+from mooring.commands import bill, estimate, key, tenant, vllm_args
 from mooring.config import Config, load_config
 from mooring.core.errors import MooringError
 from mooring.demo import run_demo
 from mooring.progress import loading_bar
+from mooring.registry.database import describe as describe_registry
 from mooring.telemetry import configure_logging
 
 cli = typer.Typer(
@@ -32,6 +33,7 @@ cli.add_typer(key.cli)
 cli.command(name="estimate")(estimate.command)
 cli.command(name="bill")(bill.bill)
 cli.command(name="top-up")(bill.top_up)
+cli.command(name="vllm-args")(vllm_args.command)
 _console = Console(stderr=True)
 
 
@@ -42,6 +44,13 @@ class LogLevel(StrEnum):
     INFO = "INFO"
     WARNING = "WARNING"
     ERROR = "ERROR"
+
+
+class EngineKind(StrEnum):
+    """What computes."""
+
+    LLAMACPP = "llamacpp"
+    VLLM = "vllm"
 
 
 def main() -> None:
@@ -76,14 +85,28 @@ def demo(
 )
 def serve(
     model: Annotated[
-        str | None, typer.Option(help="A GGUF, or hf:owner/repo[:file.gguf]; else the bundled one.")
+        str | None,
+        typer.Option(
+            help="A GGUF, or hf:owner/repo[:file.gguf]; else the bundled one. With vLLM, the folder of"
+            " the workers' model, or hf:owner/repo."
+        ),
     ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on. [127.0.0.1]")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on. [8080]")] = None,
     data_dir: Annotated[
         Path | None, typer.Option(help="Where caches are kept. [the user's data directory]")
     ] = None,
+    registry_url: Annotated[
+        str | None,
+        typer.Option(help="A PostgreSQL that servers share; MOORING_REGISTRY_URL hides its password."),
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file with all settings.")] = None,
+    engine: Annotated[
+        EngineKind | None, typer.Option(help="llama.cpp in this machine, or workers of vLLM. [llamacpp]")
+    ] = None,
+    worker: Annotated[
+        list[str] | None, typer.Option(help="The URL of a vLLM worker; once for each.")
+    ] = None,
     log_level: Annotated[LogLevel, typer.Option(case_sensitive=False)] = LogLevel.INFO,
 ) -> None:
     """Serve a model: OpenAI's chat completions and Moonshot's /v1/caching.
@@ -91,14 +114,21 @@ def serve(
     Caches survive a restart. Clients send the key in MOORING_API_KEY, or one made with `mooring key`;
     without any, only this machine can connect. MOORING_ADMIN_KEY opens /admin/v1.
     """
-    server = {
+    server: dict[str, object] = {
         "host": host,
         "port": port,
         "data_dir": data_dir,
         "api_key": os.environ.get("MOORING_API_KEY"),
         "admin_key": os.environ.get("MOORING_ADMIN_KEY"),
     }
-    settings = load_config(config, {"server": server, "model": {"source": model}})
+    overrides: dict[str, dict[str, Any]] = {
+        "server": server,
+        "registry": {"url": registry_url or os.environ.get("MOORING_REGISTRY_URL")},
+        "model": {"source": model},
+        "engine": {"kind": engine and engine.value},
+        "vllm": {"workers": worker or None},
+    }
+    settings = load_config(config, overrides)
     configure_logging(log_level.value)
     os.umask(0o077)  # what is written holds people's prompts
     with ExitStack() as bars:
@@ -131,6 +161,8 @@ def _greet(config: Config, services: Services, port: int, *, is_open: bool) -> N
     _say(f"  names      {', '.join(services.models.names)}")
     _say(f"  context    {model.context_tokens:,} tokens")
     _say(f"  data       {config.server.data_dir}")
+    if (registry := describe_registry(config.registry)) is not None:
+        _say(f"  registry   {registry}")
     if model.random_weights:
         _say(
             "  [yellow]This model has random weights: its answers mean nothing.[/]"

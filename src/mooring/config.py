@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from mooring.core.errors import StartRefused
 
@@ -38,17 +38,43 @@ class ServerConfig(_Part):
     max_body_bytes: int = Field(16 << 20, ge=1024)
 
 
+class RegistryConfig(_Part):
+    """Which database says what should exist. With PostgreSQL several servers may share it."""
+
+    url: SecretStr | None = None
+    """`postgresql://user:password@host/database`; None: SQLite in the data directory."""
+    connections: int = Field(10, ge=2, le=100)
+    """To PostgreSQL, at most, of each server."""
+    claim_s: float = Field(15.0, ge=0.5)
+    """After so long without a sign of life, others take over what a server was doing."""
+    journal_bytes: int = Field(64 << 20, ge=0)
+    """Charges that wait on this server's disk while PostgreSQL is away, at most."""
+
+    @field_validator("url")
+    @classmethod
+    def _is_postgresql(cls, url: SecretStr | None) -> SecretStr | None:
+        """Says nothing of what is in it: that may be a password."""
+        scheme = "postgresql" if url is None else url.get_secret_value().partition("://")[0]
+        if scheme not in ("postgresql", "postgres", "postgresql+psycopg"):
+            raise ValueError("must be like postgresql://user:password@host/database")
+        return url
+
+
 class ModelConfig(_Part):
     """Which model, and under which names."""
 
     source: str | None = None
-    """A GGUF's path, `hf:owner/repo` or `hf:owner/repo:file.gguf`; None is the bundled demo model."""
+    """A GGUF's path, `hf:owner/repo` or `hf:owner/repo:file.gguf`; None is the bundled demo model.
+    With vLLM: the folder of the workers' model, or `hf:owner/repo`."""
     aliases: tuple[str, ...] = ALIASES
 
 
 class EngineConfig(_Part):
-    """The embedded llama.cpp. None is decided at start, by the model and the machine."""
+    """Which engine, and the embedded llama.cpp. None is decided at start, by model and machine."""
 
+    kind: Literal["llamacpp", "vllm"] = "llamacpp"
+    """llama.cpp in this machine, or workers of vLLM; of the other settings, vLLM's workers have their
+    own, but for `automatic_reuse` and `max_queued`."""
     context_tokens: int | None = Field(None, ge=64)
     """The most tokens of one request; None: as trained, as far as the cells reach."""
     cells: int | None = Field(None, ge=128)
@@ -68,6 +94,19 @@ class EngineConfig(_Part):
     """Layers to offload when llama.cpp was built with a GPU backend; a CPU build ignores it."""
     max_queued: int = Field(256, ge=1)
     """Requests that may wait for room before others are sent away."""
+
+
+class VllmConfig(_Part):
+    """The workers of a cluster."""
+
+    workers: tuple[Annotated[str, Field(pattern=r"^https?://[^/]+/?$")], ...] = ()
+    """Their URLs, each without a path."""
+    api_key: str | None = Field(None, min_length=1)
+    """What the workers were given as `--api-key`."""
+    pin_lease_s: int = Field(600, ge=1)
+    """How long a prefix that nobody uses stays on a worker's device; it stays in the shared tier."""
+    health_interval_s: float = Field(2.0, gt=0)
+    """How often a worker is asked how it is; one that is down, less and less often."""
 
 
 class KvStoreConfig(_Part):
@@ -104,6 +143,8 @@ class ChatConfig(_Part):
 class FilesConfig(_Part):
     """Uploaded documents, of each tenant; the defaults are Moonshot's limits."""
 
+    folder: Path | None = None
+    """Where the texts are; None: `files` in the data directory. Servers on one registry share it."""
     max_files: int = Field(1000, ge=0)
     max_file_bytes: int = Field(100_000_000, ge=1)
     max_total_bytes: int = Field(10_000_000_000, ge=1)
@@ -182,8 +223,10 @@ class Config(_Part):
     """Everything."""
 
     server: ServerConfig = ServerConfig()
+    registry: RegistryConfig = RegistryConfig()
     model: ModelConfig = ModelConfig()
     engine: EngineConfig = EngineConfig()
+    vllm: VllmConfig = VllmConfig()
     kvstore: KvStoreConfig = KvStoreConfig()
     caching: CachingConfig = CachingConfig()
     chat: ChatConfig = ChatConfig()

@@ -11,7 +11,7 @@ from typing import Any
 import uvicorn
 import uvloop
 
-from mooring.app import LoadEngine, Services, load_embedded, make_http, run_services
+from mooring.app import LoadEngine, Services, load_configured, make_http, run_services
 from mooring.config import Config
 from mooring.core.errors import StartRefused
 from mooring.engine.interface import OnProgress
@@ -37,7 +37,7 @@ async def serve(
     config: Config,
     on_ready: Callable[[Services, int], Awaitable[None]],
     on_progress: OnProgress = lambda _what, _share: None,
-    load: LoadEngine = load_embedded,
+    load: LoadEngine = load_configured,
 ) -> None:
     """Serve until a signal says stop; `on_ready` hears the port once clients are let in.
 

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.registry import Collector
@@ -52,6 +53,54 @@ class Metrics:
         return Gauge(name, what, registry=self.registry, multiprocess_mode="livesum")
 
 
+class ClusterMetrics:
+    """What an engine of several workers counts; by the names of `Metrics` where they mean the same."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.evaluated_tokens = Counter(
+            "mooring_prompt_tokens_evaluated",
+            "Prompt tokens the engine computed, for a request or to keep a prefix",
+            ["purpose"],
+            registry=self.registry,
+        )
+        self.cached_tokens = Counter(
+            "mooring_prompt_tokens_cached",
+            "Prompt tokens that requests took from a kept prefix, by where it was found",
+            ["source"],
+            registry=self.registry,
+        )
+        self.generated_tokens = Counter(
+            "mooring_completion_tokens", "Tokens drawn", registry=self.registry
+        )
+        self.recomputed_prefixes = Counter(
+            "mooring_prefix_recomputed",
+            "Kept prefixes that a request found gone and that were computed again",
+            registry=self.registry,
+        )
+        self.retries = Counter(
+            "mooring_requests_retried",
+            "Requests sent to another worker because theirs had gone before it answered",
+            registry=self.registry,
+        )
+        self.queued_requests = self._gauge("mooring_requests_queued", "Requests without a token yet")
+        self.running_requests = self._gauge("mooring_requests_running", "Answers being drawn")
+        self.worker_state = self._gauge(
+            "mooring_worker_state", "1 for the state that a worker is in", "worker", "state"
+        )
+        self.pinned_blocks = self._gauge(
+            "mooring_worker_pinned_blocks",
+            "Blocks that kept prefixes hold on a worker's device",
+            "worker",
+        )
+        self.pin_budget_blocks = self._gauge(
+            "mooring_worker_pin_budget_blocks", "The most of such blocks", "worker"
+        )
+
+    def _gauge(self, name: str, what: str, *labels: str) -> Gauge:
+        return Gauge(name, what, labels, registry=self.registry)
+
+
 class ServerMetrics:
     """All that /metrics shows: the server's own, and those of its engine, wherever that runs."""
 
@@ -66,6 +115,10 @@ class ServerMetrics:
     def show(self, collector: Collector) -> None:
         """Show the engine's too; an engine in this process has them in its `Metrics.registry`."""
         self.registry.register(collector)
+
+    def watch(self, name: str, what: str, read: Callable[[], float]) -> None:
+        """Show a figure as it is when somebody looks."""
+        Gauge(name, what, registry=self.registry).set_function(read)
 
     def render(self) -> bytes:
         """The text exposition format of Prometheus."""

@@ -20,8 +20,8 @@ LIVE, DEAD = (Status.PENDING, Status.READY), (Status.ERROR, Status.INACTIVE)
 
 
 @contextmanager
-def open_database(root):
-    database = Database(root / "registry.sqlite3")
+def open_database(where):
+    database = Database(where)
     try:
         yield database
     finally:
@@ -29,10 +29,9 @@ def open_database(root):
 
 
 @pytest.fixture
-def caches(tmp_path):
+def caches(database):
     """An empty registry."""
-    with open_database(tmp_path) as database:
-        yield Caches(database)
+    return Caches(database)
 
 
 def make_cache(cache_id="cache-1", **fields):
@@ -337,15 +336,15 @@ def test_a_live_cache_is_extended_and_one_that_is_over_is_not(caches):
     assert len(steps) == 1, "what costs nothing is not charged"
 
 
-def test_a_cache_that_was_read_is_remembered_for_its_tenant_alone(caches):
+def test_a_cache_that_was_read_is_remembered_for_its_tenant_alone(caches, database):
     insert(caches, "cache-1")
     assert caches.recall("default", "cache-1") is None
-    assert (
-        caches.get("default", "cache-1") == caches.recall("default", "cache-1") == make_cache("cache-1")
-    )
+    assert caches.get("default", "cache-1") == make_cache("cache-1")
+    remembered = None if database.is_shared else make_cache("cache-1")  # others may have changed it
+    assert caches.recall("default", "cache-1") == remembered
     assert caches.recall("other", "cache-1") is None
     assert caches.get("other", "cache-1") is None
-    assert caches.recall("default", "cache-1") is not None
+    assert caches.recall("default", "cache-1") == remembered
 
 
 def test_a_change_that_is_not_committed_is_not_remembered(caches):
@@ -357,7 +356,7 @@ def test_a_change_that_is_not_committed_is_not_remembered(caches):
 
     with pytest.raises(QuotaExceeded):
         caches.extend("cache-1", NOW + 9000, NOW, fail)
-    assert caches.recall("default", "cache-1") == make_cache("cache-1")
+    assert caches.get("default", "cache-1") == make_cache("cache-1")
 
 
 def test_extending_a_cache_that_is_gone_changes_nothing(caches):
@@ -478,32 +477,32 @@ def test_pending_caches_are_those_of_all_tenants_in_the_order_of_creation(caches
 # The database
 
 
-def test_reopened_database_has_all_rows(tmp_path):
-    with open_database(tmp_path) as database:
+def test_reopened_database_has_all_rows(where):
+    with open_database(where) as database:
         insert(Caches(database), "cache-1", "cache-2", metadata={"k": "v"})
-    with open_database(tmp_path) as database:
+    with open_database(where) as database:
         caches = Caches(database)
         assert listed(caches) == ["cache-2", "cache-1"]
         assert caches.get("default", "cache-1") == make_cache("cache-1", metadata={"k": "v"})
 
 
-def test_reopened_database_goes_on_counting(tmp_path):
-    with open_database(tmp_path) as database:
+def test_reopened_database_goes_on_counting(where):
+    with open_database(where) as database:
         insert(Caches(database), "cache-2")
-    with open_database(tmp_path) as database:
+    with open_database(where) as database:
         insert(Caches(database), "cache-1")
         assert listed(Caches(database)) == ["cache-1", "cache-2"]
 
 
-def test_migrations_make_the_tables_of_the_schema(tmp_path):
-    with open_database(tmp_path) as database, database.engine.connect() as connection:
+def test_migrations_make_the_tables_of_the_schema(database):
+    with database.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, metadata) == []
 
 
 def test_migrations_never_give_a_serial_twice(tmp_path):
-    """Not among what the comparison sees, and a page could jump without it."""
-    with open_database(tmp_path) as database, database.begin() as connection:
+    """Not among what the comparison sees, and a page could jump without it. A sequence never does."""
+    with open_database(tmp_path / "registry.sqlite3") as database, database.begin() as connection:
         query = sa.text("SELECT sql FROM sqlite_master WHERE name = 'caches'")
         assert "AUTOINCREMENT" in connection.execute(query).scalar_one()
 
@@ -523,21 +522,21 @@ def test_caches_serve_many_threads(caches):
 
 
 def test_file_that_is_no_database_is_reported(tmp_path):
-    (tmp_path / "registry.sqlite3").write_bytes(b"no database " * 1000)
-    with pytest.raises(RegistryFailed, match="the registry cannot be used"), open_database(tmp_path):
+    path = tmp_path / "registry.sqlite3"
+    path.write_bytes(b"no database " * 1000)
+    with pytest.raises(RegistryFailed, match="the registry cannot be used"), open_database(path):
         raise AssertionError("it opened")
 
 
-def test_database_that_lost_its_tables_is_reported(tmp_path):
-    with open_database(tmp_path) as database:
-        with database.begin() as connection:
-            connection.execute(sa.text("DROP TABLE caches"))
-        with pytest.raises(RegistryFailed, match="no such table"):
-            Caches(database).pending()
+def test_database_that_lost_its_tables_is_reported(database):
+    with database.begin() as connection:
+        connection.execute(sa.text("DROP TABLE caches"))
+    with pytest.raises(RegistryFailed, match=r"no such table|does not exist"):
+        Caches(database).pending()
 
 
 def test_full_database_is_reported_and_keeps_what_it_had(tmp_path):
-    with open_database(tmp_path) as database:
+    with open_database(tmp_path / "registry.sqlite3") as database:
         caches = Caches(database)
         insert(caches, "cache-1")
         with database.begin() as connection:  # the pool hands the same connection out again

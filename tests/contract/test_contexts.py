@@ -5,20 +5,18 @@ A cache that the registry calls ready has its bytes on disk, and one that has en
 
 import asyncio
 import logging
-import sqlite3
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from services import NOW, OTHER, QUESTION, TENANT, Clock, Serving, held, rename_table, until
+from services import serving as serving_on
 from templates import PRINTS_THE_DATE
 
-from mooring.config import CachingConfig, EngineConfig, KvStoreConfig
 from mooring.core.charge import ChargeKind
-from mooring.core.context import CacheObject, NewCache, Page, Status
+from mooring.core.context import Page, Status
 from mooring.core.errors import (
     ContextExpired,
     ContextFailed,
@@ -28,176 +26,27 @@ from mooring.core.errors import (
     QuotaExceeded,
     RegistryFailed,
 )
-from mooring.core.limits import Limits
 from mooring.engine.interface import ChoiceFinished, Delta, Generation, Sampling, Source
-from mooring.engine.llamacpp.engine import LlamaEngine
-from mooring.engine.llamacpp.loading import load_engine
-from mooring.registry.caches import Caches
-from mooring.registry.database import Database, Transaction
-from mooring.registry.group_commit import GroupCommit
-from mooring.registry.ledger import Ledger
-from mooring.registry.tags import Tags
-from mooring.service.answer import Answer
-from mooring.service.charging import Charging
-from mooring.service.chat import Chat, ChatRequest
-from mooring.service.contexts import Contexts
-from mooring.service.keeping import Keeper, make_conversation
-from mooring.service.limiting import Limiter
-from mooring.service.models import Models
-from mooring.service.pricing import load_plans
-from mooring.service.tagging import Tagging
+from mooring.registry.database import Transaction
+from mooring.service.chat import ChatRequest
+from mooring.service.keeping import make_conversation
 from mooring.service.use import CacheUse
-from mooring.telemetry import Metrics
 from mooring.testing import TINY, write_random_model
-
-HANG_S = 30
-NOW = 1_720_000_000
-TENANT, OTHER = "tenant", "other"
-QUESTION = ({"role": "user", "content": "How deep is it?"},)
 
 pytestmark = pytest.mark.anyio
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = float(NOW)
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@dataclass(frozen=True)
-class Services:
-    """Everything below HTTP."""
-
-    engine: LlamaEngine
-    database: Database
-    caches: Caches
-    keeper: Keeper
-    contexts: Contexts
-    chat: Chat
-    clock: Clock
-    data_dir: Path
-    ledger: Ledger
-
-    async def create(self, text: str, tenant: str = TENANT, ttl_s: int = 100) -> CacheObject:
-        messages = ({"role": "system", "content": text},)
-        return await self.contexts.create(tenant, NewCache("tiny", messages, ttl_s=ttl_s))
-
-    async def ready(self, text: str, tenant: str = TENANT, ttl_s: int = 100) -> CacheObject:
-        cache = await self.create(text, tenant, ttl_s)
-        cache = await self.contexts.wait(tenant, cache.id)
-        assert cache.status is Status.READY
-        return cache
-
-    async def status(self, cache: CacheObject) -> Status:
-        return (await self.contexts.get(cache.tenant, cache.id)).status
-
-    async def ask(self, cache: CacheObject, **use) -> Answer:
-        """Chat with a cache to the end."""
-        asked = ChatRequest("tiny", QUESTION, Sampling(3), cache=CacheUse(cache.id, **use))
-        answer = await self.chat.begin(cache.tenant, asked)
-        async for _ in answer.events:
-            pass
-        await answer.close()
-        return answer
-
-    async def settled(self) -> None:
-        """Nothing is being filled or released any more."""
-        await until(lambda: not self.keeper._fills and not self.keeper._releases)
-        # What was handed to the decode thread before this answer, it has seen by now.
-        async for _ in LlamaEngine.generate(self.engine, Generation((5,), None, Sampling(1))):
-            pass
-        await asyncio.to_thread(self.engine._store._keeping._writing.submit(lambda: None).result)
-
-    def on_disk(self, cache: CacheObject) -> bool:
-        """Whether its prefix is pinned, and the last block of it has its file."""
-        folder = self.data_dir / "kv"
-        with closing(sqlite3.connect(folder / "index.sqlite3")) as index:
-            query = "SELECT key FROM pins WHERE prefix_id = ?"
-            pinned = index.execute(query, (cache.prefix_id,)).fetchone()
-        return pinned is not None and (folder / "blocks" / f"{pinned[0].hex()}.kv").exists()
-
-
-async def no_own_limits(_tenant: str) -> dict[str, int]:
-    return {}
-
-
-@asynccontextmanager
-async def serving(
-    model: Path, data_dir: Path, clock: Clock | None = None, overdraft: int | None = None, **config
-) -> AsyncIterator[Services]:
-    """The services as `app` wires them, without a sweeper."""
-    clock = clock or Clock()
-    usual = {"cells": 4096, "sequences": 4, "threads": 1, "automatic_reuse": False}
-    engine_config = EngineConfig(**usual | config)
-    database = Database(data_dir / "registry.sqlite3")
-    engine = await load_engine(
-        model, "tiny", engine_config, KvStoreConfig(ram_bytes=0), data_dir, Metrics()
-    )
-    caches, models = Caches(database), Models("tiny", ("alias",), NOW)
-    ledger, commits = Ledger(database), GroupCommit(database)
-    plan = load_plans({})["dollar-2025"]
-    charging = Charging(ledger, commits, plan, overdraft=overdraft, clock=clock)
-    keeper = Keeper(engine, caches, commits, charging)
-    limiter = Limiter(Limits(), no_own_limits)
-    tagging = Tagging(Tags(database), caches, clock)
-    caching = CachingConfig(sweep_interval_s=0.01)
-    contexts = Contexts(keeper, caches, commits, charging, limiter, tagging, models, caching, clock)
-    chat = Chat(engine, contexts, models, charging, limiter, clock)
-    try:
-        async with asyncio.timeout(HANG_S):
-            await contexts.resume()
-            yield Services(engine, database, caches, keeper, contexts, chat, clock, data_dir, ledger)
-    finally:
-        await keeper.close()
-        await engine.close()
-        await commits.close()
-        database.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 - other threads make it true, and set no asyncio.Event
-        await asyncio.sleep(0.002)
-
-
-@dataclass(frozen=True)
-class Hold:
-    """Where calls of a method are held up: `reached` is set by the first, `go` lets them on."""
-
-    reached: threading.Event
-    go: threading.Event
-
-
-@contextmanager
-def held(part: object, method: str, *, after: bool = False) -> Iterator[Hold]:
-    """Calls of one method wait: before they do anything, or `after` it, before their caller knows."""
-    call, hold = getattr(part, method), Hold(threading.Event(), threading.Event())
-
-    def waiting(*arguments: object, **options: object) -> object:
-        result = call(*arguments, **options) if after else None
-        hold.reached.set()
-        hold.go.wait()
-        return result if after else call(*arguments, **options)
-
-    setattr(part, method, waiting)
-    try:
-        yield hold
-    finally:
-        hold.go.set()
-        setattr(part, method, call)
-
-
-def rename_table(services: Services, old: str, new: str) -> None:
-    with services.database.begin() as connection:
-        connection.execute(sa.text(f"ALTER TABLE {old} RENAME TO {new}"))
+@pytest.fixture
+def serving(where: Path | sa.URL) -> Serving:
+    """Services on one registry, in either database."""
+    return partial(serving_on, where=where)
 
 
 # Create, use, delete
 
 
 async def test_cache_is_pending_then_ready_and_its_bytes_are_on_disk(
-    tiny_model: Path, tmp_path: Path
+    serving: Serving, tiny_model: Path, tmp_path: Path
 ) -> None:
     async with serving(tiny_model, tmp_path) as services:
         with held(services.engine._store._reads._disk, "put"):
@@ -211,7 +60,9 @@ async def test_cache_is_pending_then_ready_and_its_bytes_are_on_disk(
         assert (len(opened.prefix), opened.prefix.id) == (cache.tokens, cache.prefix_id)
 
 
-async def test_chat_waits_for_a_pending_cache_and_uses_it(tiny_model: Path, tmp_path: Path) -> None:
+async def test_chat_waits_for_a_pending_cache_and_uses_it(
+    serving: Serving, tiny_model: Path, tmp_path: Path
+) -> None:
     async with serving(tiny_model, tmp_path) as services:
         cache = await services.create("the harbour " * 40)
         answer = await services.ask(cache)
@@ -219,7 +70,9 @@ async def test_chat_waits_for_a_pending_cache_and_uses_it(tiny_model: Path, tmp_
         assert (answer.hit.cache_id, answer.hit.expired_at) == (cache.id, NOW + 100)
 
 
-async def test_deleted_cache_is_gone_with_its_bytes(tiny_model: Path, tmp_path: Path) -> None:
+async def test_deleted_cache_is_gone_with_its_bytes(
+    serving: Serving, tiny_model: Path, tmp_path: Path
+) -> None:
     async with serving(tiny_model, tmp_path) as services:
         cache = await services.ready("the harbour " * 40)
         await services.contexts.delete(TENANT, cache.id)
@@ -231,7 +84,9 @@ async def test_deleted_cache_is_gone_with_its_bytes(tiny_model: Path, tmp_path: 
             await services.contexts.open(TENANT, CacheUse(cache.id))
 
 
-async def test_cache_deleted_while_it_is_filled_leaves_nothing(tiny_model: Path, tmp_path: Path) -> None:
+async def test_cache_deleted_while_it_is_filled_leaves_nothing(
+    serving: Serving, tiny_model: Path, tmp_path: Path
+) -> None:
     async with serving(tiny_model, tmp_path) as services:
         with held(services.engine._context, "decode") as decode:
             cache = await services.create("the harbour " * 300)
@@ -246,7 +101,7 @@ async def test_cache_deleted_while_it_is_filled_leaves_nothing(tiny_model: Path,
         assert services.engine.failure is None
 
 
-async def test_cache_is_deleted_once_by_many(tiny_model: Path, tmp_path: Path) -> None:
+async def test_cache_is_deleted_once_by_many(serving: Serving, tiny_model: Path, tmp_path: Path) -> None:
     async with serving(tiny_model, tmp_path) as services:
         cache = await services.ready("the harbour " * 40)
         deletions = [services.contexts.delete(TENANT, cache.id) for _ in range(6)]
@@ -256,7 +111,7 @@ async def test_cache_is_deleted_once_by_many(tiny_model: Path, tmp_path: Path) -
 
 
 async def test_bytes_of_equal_caches_stay_until_the_last_is_deleted(
-    tiny_model: Path, tmp_path: Path
+    serving: Serving, tiny_model: Path, tmp_path: Path
 ) -> None:
     async with serving(tiny_model, tmp_path) as services:
         one, two = [await services.ready("the harbour " * 40) for _ in range(2)]
@@ -271,7 +126,7 @@ async def test_bytes_of_equal_caches_stay_until_the_last_is_deleted(
 
 
 async def test_equal_cache_made_while_the_former_is_deleted_keeps_its_bytes(
-    tiny_model: Path, tmp_path: Path
+    serving: Serving, tiny_model: Path, tmp_path: Path
 ) -> None:
     async with serving(tiny_model, tmp_path) as services:
         one = await services.ready("the harbour " * 40)
@@ -286,7 +141,7 @@ async def test_equal_cache_made_while_the_former_is_deleted_keeps_its_bytes(
 
 
 async def test_equal_cache_made_while_the_former_is_found_unwanted_keeps_its_bytes(
-    tiny_model: Path, tmp_path: Path
+    serving: Serving, tiny_model: Path, tmp_path: Path
 ) -> None:
     """The registry has been asked who wants the bytes; then somebody does."""
     async with serving(tiny_model, tmp_path) as services:
@@ -305,7 +160,7 @@ async def test_equal_cache_made_while_the_former_is_found_unwanted_keeps_its_byt
 
 
 async def test_expired_cache_is_inactive_before_a_sweep_has_seen_it(
-    tiny_model: Path, tmp_path: Path
+    serving: Serving, tiny_model: Path, tmp_path: Path
 ) -> None:
     async with serving(tiny_model, tmp_path) as services:
         cache = await services.ready("the harbour " * 40)
@@ -320,7 +175,7 @@ async def test_expired_cache_is_inactive_before_a_sweep_has_seen_it(
 
 
 async def test_sweep_takes_the_bytes_of_expired_caches_and_of_no_others(
-    tiny_model: Path, tmp_path: Path
+    serving: Serving, tiny_model: Path, tmp_path: Path
 ) -> None:
     async with serving(tiny_model, tmp_path) as services:
         short, long = await services.ready("short " * 40), await services.ready("long " * 40, ttl_s=101)
@@ -337,7 +192,7 @@ async def test_sweep_takes_the_bytes_of_expired_caches_and_of_no_others(
 
 @pytest.mark.parametrize("swept", [True, False])
 async def test_expired_cache_is_revived_by_a_new_lifetime(
-    tiny_model: Path, tmp_path: Path, swept: bool
+    serving: Serving, tiny_model: Path, tmp_path: Path, swept: bool
 ) -> None:
     async with serving(tiny_model, tmp_path) as services:
         cache = await services.ready("the harbour " * 40)
@@ -353,7 +208,7 @@ async def test_expired_cache_is_revived_by_a_new_lifetime(
 
 
 async def test_new_lifetime_replaces_the_old_one_even_if_it_is_shorter(
-    tiny_model: Path, tmp_path: Path
+    serving: Serving, tiny_model: Path, tmp_path: Path
 ) -> None:
     async with serving(tiny_model, tmp_path) as services:
         cache = await services.ready("the harbour " * 40)
@@ -363,7 +218,7 @@ async def test_new_lifetime_replaces_the_old_one_even_if_it_is_shorter(
 
 
 async def test_cache_that_expires_under_a_chat_lives_on_as_the_reply_says(
-    tiny_model: Path, tmp_path: Path
+    serving: Serving, tiny_model: Path, tmp_path: Path
 ) -> None:
     """The chat waits its turn; meanwhile the cache's end passes, and a sweep comes by."""
     async with serving(tiny_model, tmp_path) as services:
@@ -387,7 +242,9 @@ async def test_cache_that_expires_under_a_chat_lives_on_as_the_reply_says(
         assert (await services.ask(cache)).cached_tokens == cache.tokens
 
 
-async def test_cache_revived_while_a_sweep_is_on_its_way_stays(tiny_model: Path, tmp_path: Path) -> None:
+async def test_cache_revived_while_a_sweep_is_on_its_way_stays(
+    serving: Serving, tiny_model: Path, tmp_path: Path
+) -> None:
     """The sweep has marked it in the registry, but has not yet given its bytes back."""
     async with serving(tiny_model, tmp_path) as services:
         cache = await services.ready("the harbour " * 40)
@@ -407,7 +264,7 @@ async def test_cache_revived_while_a_sweep_is_on_its_way_stays(tiny_model: Path,
 
 
 async def test_chat_that_revives_a_cache_is_not_disturbed_by_a_sweep_on_its_way(
-    tiny_model: Path, tmp_path: Path
+    serving: Serving, tiny_model: Path, tmp_path: Path
 ) -> None:
     async with serving(tiny_model, tmp_path) as services:
         cache = await services.ready("the harbour " * 40)
@@ -426,7 +283,7 @@ async def test_chat_that_revives_a_cache_is_not_disturbed_by_a_sweep_on_its_way(
 
 
 async def test_pending_cache_revived_while_a_sweep_stops_its_fill_is_filled_in_the_end(
-    tiny_model: Path, tmp_path: Path
+    serving: Serving, tiny_model: Path, tmp_path: Path
 ) -> None:
     async with serving(tiny_model, tmp_path) as services:
         with held(services.engine._context, "decode") as decode:
@@ -446,7 +303,7 @@ async def test_pending_cache_revived_while_a_sweep_stops_its_fill_is_filled_in_t
 
 
 async def test_revivals_and_sweeps_at_once_leave_every_cache_with_its_bytes(
-    tiny_model: Path, tmp_path: Path
+    serving: Serving, tiny_model: Path, tmp_path: Path
 ) -> None:
     async with serving(tiny_model, tmp_path) as services:
         caches = [await services.ready(f"{name} harbour " * 20) for name in ("old", "new", "big", "dry")]
@@ -467,7 +324,7 @@ async def test_revivals_and_sweeps_at_once_leave_every_cache_with_its_bytes(
 
 
 async def test_clock_that_jumps_back_revives_nothing_and_loses_nothing(
-    tiny_model: Path, tmp_path: Path
+    serving: Serving, tiny_model: Path, tmp_path: Path
 ) -> None:
     async with serving(tiny_model, tmp_path) as services:
         over, alive = await services.ready("over " * 40), await services.ready("alive " * 40, ttl_s=900)
@@ -493,7 +350,7 @@ async def test_clock_that_jumps_back_revives_nothing_and_loses_nothing(
 
 
 async def test_pending_cache_without_a_fill_is_filled_by_the_next_sweep(
-    tiny_model: Path, tmp_path: Path
+    serving: Serving, tiny_model: Path, tmp_path: Path
 ) -> None:
     async with serving(tiny_model, tmp_path) as services:
         cache = await services.ready("the harbour " * 40)
@@ -505,7 +362,7 @@ async def test_pending_cache_without_a_fill_is_filled_by_the_next_sweep(
 
 
 async def test_cache_whose_outcome_could_not_be_written_is_filled_again(
-    tiny_model: Path, tmp_path: Path
+    serving: Serving, tiny_model: Path, tmp_path: Path
 ) -> None:
     async with serving(tiny_model, tmp_path) as services:
         with held(services.engine._store._reads._disk, "put") as put:
@@ -523,22 +380,22 @@ async def test_cache_whose_outcome_could_not_be_written_is_filled_again(
 
 
 async def test_cache_updated_while_its_fill_settles_becomes_ready_without_a_sweep(
-    tiny_model: Path, tmp_path: Path
+    serving: Serving, tiny_model: Path, tmp_path: Path
 ) -> None:
     async with serving(tiny_model, tmp_path) as services:
-        settle, updates = services.caches.settle, []
+        settle, updates, loop = services.caches.settle, [], asyncio.get_running_loop()
 
         def settle_and_update(cache_id: str, *outcome: object) -> None:
             settle(cache_id, *outcome)
             if not updates:  # before the fill knows that it has settled
                 changes = {"metadata": {"edition": "2"}, "ttl_s": None, "expired_at": None}
                 update = services.contexts.update(TENANT, cache_id, **changes)
-                updates.append(asyncio.create_task(update))
+                updates.append(asyncio.run_coroutine_threadsafe(update, loop))
 
         services.caches.settle = settle_and_update
         cache = await services.create("the harbour " * 40)
         await until(lambda: bool(updates))
-        assert (await updates[0]).metadata == {"edition": "2"}
+        assert (await asyncio.wrap_future(updates[0])).metadata == {"edition": "2"}
         assert (await services.ask(cache)).cached_tokens == cache.tokens
         await services.settled()
         assert await services.status(cache) is Status.READY
@@ -546,7 +403,7 @@ async def test_cache_updated_while_its_fill_settles_becomes_ready_without_a_swee
 
 @pytest.mark.parametrize("tools", [(), ({"type": "function", "function": {"name": "look"}},)])
 async def test_an_answer_that_nobody_reads_is_cancelled_by_closing_it(
-    tools: tuple, tiny_model: Path, tmp_path: Path
+    serving: Serving, tools: tuple, tiny_model: Path, tmp_path: Path
 ) -> None:
     async with serving(tiny_model, tmp_path) as services:
         for _ in range(6):  # more than there are sequences
@@ -557,7 +414,9 @@ async def test_an_answer_that_nobody_reads_is_cancelled_by_closing_it(
         assert services.engine._scheduler._running == []
 
 
-async def test_rendering_after_the_end_is_a_clean_failure(tiny_model: Path, tmp_path: Path) -> None:
+async def test_rendering_after_the_end_is_a_clean_failure(
+    serving: Serving, tiny_model: Path, tmp_path: Path
+) -> None:
     async with serving(tiny_model, tmp_path) as services:
         engine = services.engine
     conversation = make_conversation(QUESTION, (), NOW)
@@ -566,7 +425,9 @@ async def test_rendering_after_the_end_is_a_clean_failure(tiny_model: Path, tmp_
             await render(conversation)
 
 
-async def test_cache_under_a_template_that_prints_the_date_hits_after_midnight(tmp_path: Path) -> None:
+async def test_cache_under_a_template_that_prints_the_date_hits_after_midnight(
+    serving: Serving, tmp_path: Path
+) -> None:
     model = write_random_model(tmp_path / "dated.gguf", TINY, chat_template=PRINTS_THE_DATE)
     async with serving(model, tmp_path) as services:
         cache = await services.ready("the harbour " * 40, ttl_s=10**6)
@@ -575,7 +436,7 @@ async def test_cache_under_a_template_that_prints_the_date_hits_after_midnight(t
 
 
 async def test_sweeper_survives_a_registry_that_fails(
-    tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    serving: Serving, tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with serving(tiny_model, tmp_path) as services:
         cache = await services.ready("the harbour " * 40)
@@ -596,7 +457,9 @@ async def test_sweeper_survives_a_registry_that_fails(
 # After a start
 
 
-async def test_pending_cache_is_filled_after_a_start(tiny_model: Path, tmp_path: Path) -> None:
+async def test_pending_cache_is_filled_after_a_start(
+    serving: Serving, tiny_model: Path, tmp_path: Path
+) -> None:
     async with serving(tiny_model, tmp_path) as services:
         with held(services.engine._context, "decode"):
             cache = await services.create("the harbour " * 40)
@@ -608,7 +471,7 @@ async def test_pending_cache_is_filled_after_a_start(tiny_model: Path, tmp_path:
 
 
 async def test_bytes_that_no_cache_wants_are_gone_after_a_start(
-    tiny_model: Path, tmp_path: Path
+    serving: Serving, tiny_model: Path, tmp_path: Path
 ) -> None:
     async with serving(tiny_model, tmp_path) as services:
         kept, unwanted = await services.ready("kept " * 40), await services.ready("unwanted " * 40)
@@ -623,7 +486,7 @@ async def test_bytes_that_no_cache_wants_are_gone_after_a_start(
 
 @pytest.mark.parametrize("before", [Status.PENDING, Status.INACTIVE])
 async def test_cache_too_large_for_the_new_engine_ends_in_an_error(
-    tiny_model: Path, tmp_path: Path, before: Status
+    serving: Serving, tiny_model: Path, tmp_path: Path, before: Status
 ) -> None:
     clock = Clock()
     async with serving(tiny_model, tmp_path, clock) as services:
@@ -643,7 +506,7 @@ async def test_cache_too_large_for_the_new_engine_ends_in_an_error(
 
 
 async def test_ready_cache_too_large_for_the_new_engine_is_refused_and_holds_nobody_up(
-    tiny_model: Path, tmp_path: Path
+    serving: Serving, tiny_model: Path, tmp_path: Path
 ) -> None:
     async with serving(tiny_model, tmp_path) as services:
         large = await services.ready("the harbour " * 400)
@@ -657,7 +520,9 @@ async def test_ready_cache_too_large_for_the_new_engine_is_refused_and_holds_nob
 # Tenants
 
 
-async def test_foreign_cache_is_not_found_whatever_is_tried(tiny_model: Path, tmp_path: Path) -> None:
+async def test_foreign_cache_is_not_found_whatever_is_tried(
+    serving: Serving, tiny_model: Path, tmp_path: Path
+) -> None:
     async with serving(tiny_model, tmp_path) as services:
         mine, theirs = await services.ready("mine " * 40), await services.ready("theirs " * 40, OTHER)
         contexts = services.contexts
@@ -679,7 +544,9 @@ async def test_foreign_cache_is_not_found_whatever_is_tried(tiny_model: Path, tm
         assert services.on_disk(mine)
 
 
-async def test_equal_caches_of_two_tenants_share_nothing(tiny_model: Path, tmp_path: Path) -> None:
+async def test_equal_caches_of_two_tenants_share_nothing(
+    serving: Serving, tiny_model: Path, tmp_path: Path
+) -> None:
     async with serving(tiny_model, tmp_path) as services:
         one, two = [await services.ready("the harbour " * 40, tenant) for tenant in (TENANT, OTHER)]
         assert one.prefix_id != two.prefix_id
@@ -691,7 +558,9 @@ async def test_equal_caches_of_two_tenants_share_nothing(tiny_model: Path, tmp_p
 # The bill
 
 
-async def test_a_chat_is_charged_line_by_line_under_its_id(tiny_model: Path, tmp_path: Path) -> None:
+async def test_a_chat_is_charged_line_by_line_under_its_id(
+    serving: Serving, tiny_model: Path, tmp_path: Path
+) -> None:
     async with serving(tiny_model, tmp_path) as services:
         cache = await services.ready("the harbour " * 40)
         answer = await services.ask(cache)
@@ -710,7 +579,7 @@ async def test_a_chat_is_charged_line_by_line_under_its_id(tiny_model: Path, tmp
 
 
 async def test_a_cache_is_charged_for_its_creation_once_and_for_its_lives(
-    tiny_model: Path, tmp_path: Path
+    serving: Serving, tiny_model: Path, tmp_path: Path
 ) -> None:
     async with serving(tiny_model, tmp_path) as services:
         cache = await services.ready("the harbour " * 40, ttl_s=90)
@@ -733,7 +602,7 @@ async def test_a_cache_is_charged_for_its_creation_once_and_for_its_lives(
 
 
 async def test_an_answer_that_is_broken_off_is_charged_for_what_was_sent(
-    tiny_model: Path, tmp_path: Path
+    serving: Serving, tiny_model: Path, tmp_path: Path
 ) -> None:
     async with serving(tiny_model, tmp_path) as services:
         asked = ChatRequest("tiny", QUESTION, Sampling(2000, seed=1))
@@ -752,7 +621,7 @@ async def test_an_answer_that_is_broken_off_is_charged_for_what_was_sent(
 
 
 async def test_an_answers_end_is_not_heard_before_its_charge_is_durable(
-    tiny_model: Path, tmp_path: Path
+    serving: Serving, tiny_model: Path, tmp_path: Path
 ) -> None:
     async with serving(tiny_model, tmp_path) as services:
         with held(Transaction, "finish") as hold:
@@ -773,7 +642,7 @@ async def test_an_answers_end_is_not_heard_before_its_charge_is_durable(
         assert services.ledger.lines(TENANT, request_id=answer.id)
 
 
-async def test_no_inference_at_or_below_zero(tiny_model: Path, tmp_path: Path) -> None:
+async def test_no_inference_at_or_below_zero(serving: Serving, tiny_model: Path, tmp_path: Path) -> None:
     async with serving(tiny_model, tmp_path, overdraft=0) as services:
         charging, chat = services.chat._charging, services.chat
         asked = ChatRequest("tiny", QUESTION, Sampling(3))
@@ -790,7 +659,9 @@ async def test_no_inference_at_or_below_zero(tiny_model: Path, tmp_path: Path) -
             await chat.begin(TENANT, asked)
 
 
-async def test_no_cache_is_computed_at_or_below_zero(tiny_model: Path, tmp_path: Path) -> None:
+async def test_no_cache_is_computed_at_or_below_zero(
+    serving: Serving, tiny_model: Path, tmp_path: Path
+) -> None:
     async with serving(tiny_model, tmp_path, overdraft=0) as services:
         with pytest.raises(QuotaExceeded):
             await services.create("the harbour " * 40)
@@ -802,7 +673,7 @@ async def test_no_cache_is_computed_at_or_below_zero(tiny_model: Path, tmp_path:
 
 
 async def test_a_cache_that_cannot_be_filled_again_is_not_charged_for_being_kept(
-    tiny_model: Path, tmp_path: Path
+    serving: Serving, tiny_model: Path, tmp_path: Path
 ) -> None:
     async with serving(tiny_model, tmp_path) as services:
         cache, keep = await services.ready("the harbour " * 40, ttl_s=900), services.engine.keep

@@ -8,14 +8,16 @@ import contextlib
 import random
 import shutil
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import aclosing, contextmanager
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
+import engines
 import pytest
+from engines import HANG_S, VOCABULARY, tokens, until
 
-from mooring.config import EngineConfig, KvStoreConfig
 from mooring.core.errors import EngineFailed, MooringError, PromptTooLong
 from mooring.core.prefix import Prefix, Tokens, pack
 from mooring.engine.interface import (
@@ -30,40 +32,16 @@ from mooring.engine.interface import (
     Started,
 )
 from mooring.engine.llamacpp.engine import LlamaEngine
-from mooring.engine.llamacpp.loading import load_engine
 from mooring.kvstore.block import child_digest, root_digest
 from mooring.kvstore.codec import Rejected, Rejection
 from mooring.kvstore.match import BLOCK_TOKENS
-from mooring.telemetry import Metrics
-from mooring.testing import read_vocabulary
 
-HANG_S = 30
 TOLERANCE = 0.1  # see test_exactness
-VOCABULARY = len(read_vocabulary().tokens)
 
 pytestmark = pytest.mark.anyio
 
 
-@asynccontextmanager
-async def running(
-    model: Path, data_dir: Path, *, ram: int = 1 << 28, cells: int = 2048, **config
-) -> AsyncIterator[LlamaEngine]:
-    """An engine that checks itself after every step; whoever waits too long is told so."""
-    config = EngineConfig(**{"cells": cells, "sequences": 4, "threads": 1} | config)
-    engine = await load_engine(model, "tiny", config, KvStoreConfig(ram_bytes=ram), data_dir, Metrics())
-    scheduler, step = engine._scheduler, engine._scheduler.step
-
-    def checked_step() -> bool:
-        worked = step()
-        scheduler.check()
-        return worked
-
-    scheduler.step = checked_step
-    try:
-        async with asyncio.timeout(HANG_S):
-            yield engine
-    finally:
-        await engine.close()
+running = partial(engines.running, sequences=4)
 
 
 class Brake:
@@ -118,31 +96,13 @@ def held(part: object, method: str) -> Iterator[threading.Event]:
         go.set()
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 - other threads make it true, and set no asyncio.Event
-        await asyncio.sleep(0.002)
-
-
-def tokens(count: int, seed: int) -> Tokens:
-    numbers = random.Random(seed)
-    return tuple(numbers.randrange(5, 300) for _ in range(count))
-
-
 def asked(prompt: Tokens, prefix: Prefix | None = None, max_tokens: int = 5, **sampling) -> Generation:
-    return Generation(prompt, prefix, Sampling(max_tokens, **{"temperature": 0} | sampling))
+    return engines.asked(prompt, None, prefix, max_tokens, **sampling)
 
 
 async def answer(engine: LlamaEngine, generation: Generation) -> Started:
     """Follow a generation to its end; returns how it began."""
-    started, ended = None, False
-    async with aclosing(engine.generate(generation)) as events:
-        async for event in events:
-            match event:
-                case Started():
-                    started = event
-                case Finished():
-                    ended = True
-    assert ended
+    started = (await engines.answer(engine, generation)).started
     assert started is not None
     return started
 

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from mooring.core.charge import Charge, ChargeKind
 from mooring.core.context import CacheObject, Status, new_cache_id
@@ -86,10 +86,13 @@ class Kept:
 class Histories(RuleBasedStateMachine):
     """What happens to caches and chats, with clocks that step in either direction."""
 
+    def open(self) -> Database:
+        return Database(Path(":memory:"))
+
     def __init__(self) -> None:
         super().__init__()
         self.now = NOW
-        self.database = Database(Path(":memory:"))
+        self.database = self.open()
         self.caches = Caches(self.database)
         self.ledger = Ledger(self.database)
         self.plans = InForce()
@@ -252,15 +255,28 @@ class Histories(RuleBasedStateMachine):
         assert open_ids == {kept.id for kept in self.kept.values() if kept.began is not None}
 
 
-Histories.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
-TestHistories = Histories.TestCase
+def test_histories_are_billed_right() -> None:
+    run_state_machine_as_test(
+        Histories, settings=settings(max_examples=60, stateful_step_count=30, deadline=None)
+    )
 
 
-@pytest.fixture
-def database(tmp_path: Path):
-    database = Database(tmp_path / "registry.sqlite3")
-    yield database
-    database.close()
+def test_histories_are_billed_right_in_postgresql(postgres: sa.URL) -> None:
+    """Fewer and shorter ones: each statement travels."""
+
+    class Shared(Histories):
+        def open(self) -> Database:
+            database = Database(postgres)
+            with database.begin() as connection:  # rows of the ledger cannot be deleted
+                connection.execute(sa.text("ALTER TABLE charges DISABLE TRIGGER charges_no_change"))
+                names = "caches, charges, accounts, lives, plan_history"
+                connection.execute(sa.text(f"TRUNCATE {names}"))
+                connection.execute(sa.text("ALTER TABLE charges ENABLE TRIGGER charges_no_change"))
+            return database
+
+    run_state_machine_as_test(
+        Shared, settings=settings(max_examples=8, stateful_step_count=20, deadline=None)
+    )
 
 
 def line(key: str, amount: int = 5) -> Charge:

@@ -1,8 +1,5 @@
 """The registry of tags, on a real database."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from mooring.core.context import Page, Tag
@@ -11,10 +8,8 @@ from mooring.registry.tags import Tags
 
 
 @pytest.fixture
-def tags(tmp_path: Path) -> Iterator[Tags]:
-    database = Database(tmp_path / "registry.sqlite3")
-    yield Tags(database)
-    database.close()
+def tags(database: Database) -> Tags:
+    return Tags(database)
 
 
 def names(found) -> list[str]:

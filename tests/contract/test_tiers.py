@@ -1,18 +1,38 @@
 """What every tier promises. One suite, run over each of them."""
 
+import uuid
+
 import numpy as np
 import pytest
+from mooncake_cluster import MooncakeCluster
 
 from mooring.kvstore.disk import DiskTier
 from mooring.kvstore.ram import RamTier
+from mooring.kvstore.shared.files import FilesTier
+from mooring.kvstore.shared.mooncake import MooncakeTier
+from mooring.kvstore.shared.mooncake_client import MooncakeClient, MooncakeConfig
 
 A, B, C = "aa" * 16, "ab" * 16, "cc" * 16
-TIERS = {
-    "ram": lambda _: RamTier(),
-    "disk": lambda root: DiskTier(root / "kv", "fingerprint"),
-}
 
-pytestmark = pytest.mark.parametrize("make_tier", TIERS.values(), ids=TIERS)
+
+@pytest.fixture(scope="module")
+def mooncake_client(tmp_path_factory):
+    with MooncakeCluster(tmp_path_factory.mktemp("mooncake")) as cluster:
+        client = MooncakeClient(MooncakeConfig(**cluster.settings()))
+        yield client
+        client.close()
+
+
+@pytest.fixture(params=["ram", "disk", "files", "mooncake"])
+def make_tier(request):
+    if request.param == "mooncake":
+        client = request.getfixturevalue("mooncake_client")
+    return {
+        "ram": lambda _: RamTier(),
+        "disk": lambda root: DiskTier(root / "kv", "fingerprint"),
+        "files": lambda root: FilesTier(root / "kv", "fingerprint"),
+        "mooncake": lambda _: MooncakeTier(client, f"test/{uuid.uuid4().hex}", "fingerprint"),
+    }[request.param]
 
 
 def item(value=1, size_bytes=5000):

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from mooring.testing import ServerProcess
+from mooring.testing import TINY_WIDE_HEADS, ServerProcess, write_random_folder
 
 
 def mooring(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -43,6 +43,36 @@ def test_estimate_reproduces_the_vendors_calculator() -> None:
     wrong = mooring("estimate", *asked, "--plan", "gold")
     assert wrong.returncode == 1
     assert "yuan-2024" in wrong.stderr
+
+
+def test_vllm_args_prints_a_workers_command_line_and_what_fits(tmp_path: Path) -> None:
+    model = str(write_random_folder(tmp_path / "model", TINY_WIDE_HEADS))
+    asked = ["--model", model, "--tier", "/mnt/kv", "--context-tokens", "2048", "--kv-gib", "0.5"]
+    run = mooring("vllm-args", *asked)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith(f"vllm serve {model} ")
+    assert "--kv-cache-memory-bytes 536870912" in run.stdout
+    assert "bytes of KV a token: 1,024" in run.stderr  # 2 layers, keys and values of 64 floats
+    assert "tokens on the device: 524,288, of which 522,224 can be pinned" in run.stderr
+    words = json.loads(mooring("vllm-args", *asked, "--json").stdout)
+    assert json.loads(words[-1])["kv_connector_extra_config"]["root"] == "/mnt/kv"
+
+
+def test_a_cluster_without_workers_or_with_a_wrong_url_is_explained(tmp_path: Path) -> None:
+    serve = ["serve", "--engine", "vllm", "--data-dir", str(tmp_path), "--port", "0"]
+    run = mooring(*serve, "--model", str(tmp_path))
+    assert run.returncode == 1
+    assert "the URL of at least one (--worker)" in run.stderr
+    run = mooring(*serve, "--worker", "gpu1:8000")
+    assert run.returncode == 1
+    assert "vllm.workers.0" in run.stderr
+    run = mooring(*serve, "--worker", "http://127.0.0.1:9")
+    assert run.returncode == 1
+    assert "(--model)" in run.stderr
+    folder = write_random_folder(tmp_path / "model", TINY_WIDE_HEADS)
+    run = mooring(*serve, "--worker", "http://127.0.0.1:9", "--model", str(folder))
+    assert run.returncode == 1
+    assert "no vLLM worker can be used: http://127.0.0.1:9 is down" in run.stderr
 
 
 def test_demo_ends_with_the_comparison() -> None:

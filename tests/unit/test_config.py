@@ -6,6 +6,7 @@ import pytest
 
 from mooring.config import ALIASES, Config, load_config
 from mooring.core.errors import StartRefused
+from mooring.registry.database import open_database
 
 
 def write(tmp_path, text):
@@ -124,3 +125,26 @@ def test_config_cannot_be_changed_once_loaded():
     config = load_config()
     with pytest.raises(ValueError, match="frozen"):
         config.server.port = 1
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://u:secret@db/registry", "postgres://db/registry", "postgresql+psycopg://db/r"]
+)
+def test_a_registry_may_be_in_postgresql_and_its_password_is_not_shown(url):
+    config = load_config(None, {"registry": {"url": url}})
+    assert config.registry.url.get_secret_value() == url
+    assert "secret" not in repr(config)
+
+
+@pytest.mark.parametrize("url", ["", "mysql://u:secret@db/registry", "secret", "sqlite:///secret"])
+def test_any_other_registry_is_refused_without_showing_it(url):
+    with pytest.raises(StartRefused, match=r"registry\.url: .*must be like postgresql://") as caught:
+        load_config(None, {"registry": {"url": url}})
+    assert "secret" not in str(caught.value)
+
+
+def test_a_registry_url_that_cannot_be_read_is_not_shown(tmp_path):
+    config = load_config(None, {"registry": {"url": "postgresql://u:secret@db:port/registry"}})
+    with pytest.raises(StartRefused, match=r"registry\.url") as caught:
+        open_database(config.registry, tmp_path)
+    assert "secret" not in str(caught.value)

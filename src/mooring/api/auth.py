@@ -5,11 +5,10 @@ import re
 from typing import Annotated
 
 from fastapi import Depends, Request
-from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mooring.api.errors import error_object, status_of
+from mooring.api.errors import reply_to
 from mooring.core.address import is_loopback
 from mooring.core.errors import MooringError, NotAuthenticated, PermissionDenied
 from mooring.core.tenant import DEFAULT_TENANT
@@ -36,8 +35,7 @@ class Auth:
             try:
                 scope[_SCOPE_KEY] = await self._tenant(scope["path"], Headers(scope=scope))
             except MooringError as error:
-                refusal = JSONResponse(error_object(error), status_of(error))
-                await refusal(scope, receive, send)
+                await reply_to(error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 

@@ -34,10 +34,18 @@ _TABLE: list[tuple[type[Exception], tuple[int, str, str | None]]] = [
     (errors.Overloaded, (429, "engine_overloaded_error", None)),
     (errors.EngineLost, (503, "server_error", "engine_restarted")),
     (errors.EngineUnavailable, (503, "server_error", "engine_unavailable")),
+    (errors.RegistryBusy, (503, "server_error", "registry_unavailable")),
+    (errors.RegistryUnavailable, (503, "server_error", "registry_unavailable")),
     (Exception, (500, "server_error", None)),
 ]
 MISS_HEADER = "X-Context-Cache-Miss"
-_RETRY_AFTER_S = {"storage_full": "30", "engine_restarted": "1", "engine_unavailable": "10", None: "1"}
+_RETRY_AFTER_S = {
+    "storage_full": "30",
+    "engine_restarted": "1",
+    "engine_unavailable": "10",
+    "registry_unavailable": "5",
+    None: "1",
+}
 _WAITING_HELPS = (429, 503)
 """By code; there is no waiting for a quota."""
 _HTTP_TYPES = {404: "resource_not_found_error", 405: "invalid_request_error"}
@@ -73,6 +81,11 @@ def _body(kind: str, message: str, code: str | None, param: str | None) -> dict[
 
 
 async def _on_our_error(_: Request, error: Exception) -> JSONResponse:
+    return reply_to(error)
+
+
+def reply_to(error: Exception) -> JSONResponse:
+    """The whole reply, headers included."""
     status, _kind, code = _row(error)
     headers = {}
     if status in _WAITING_HELPS and code in _RETRY_AFTER_S:

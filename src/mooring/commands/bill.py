@@ -6,7 +6,6 @@ import sys
 from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,8 +14,7 @@ from rich.table import Table
 
 from mooring.api.account import period, usage_to_wire
 from mooring.app import make_charging
-from mooring.commands.registry import DataDir, on_registry
-from mooring.config import Config, load_config
+from mooring.commands.registry import ConfigFile, DataDir, on_registry, read_settings
 from mooring.core.charge import ChargeKind, Grouping
 from mooring.core.errors import InvalidRequest
 from mooring.core.tenant import DEFAULT_TENANT
@@ -26,7 +24,6 @@ from mooring.registry.ledger import Ledger
 from mooring.service.pricing import NANO, PricePlan
 from mooring.service.statements import Statements, UsageRow
 
-ConfigFile = Annotated[Path | None, typer.Option(help="The server's TOML file.")]
 _KINDS = tuple(kind for kind in ChargeKind if kind is not ChargeKind.TOP_UP)
 
 
@@ -53,7 +50,7 @@ def bill(
 
     What is still kept is reckoned up to now. Plans are the ones that a server has put in force.
     """
-    settings = load_config(config, {"server": {"data_dir": data_dir}})
+    settings = read_settings(config, data_dir)
     since, before = period(_day(from_), _day(to))
 
     async def read(database: Database) -> tuple[PricePlan, list[UsageRow]]:
@@ -74,7 +71,7 @@ def top_up(
     data_dir: DataDir = None,
 ) -> None:
     """Add to a prepaid balance."""
-    settings: Config = load_config(config, {"server": {"data_dir": data_dir}})
+    settings = read_settings(config, data_dir)
     try:
         nano = int(Decimal(amount) * NANO)
     except (InvalidOperation, ValueError, OverflowError) as error:

@@ -1,7 +1,8 @@
-"""Commands work on the data directory's registry, also while a server is running on it."""
+"""Commands work on a server's registry, in its data directory or in PostgreSQL, also while it runs."""
 
 import asyncio
 import json
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -11,24 +12,25 @@ from rich.console import Console
 from rich.table import Table
 
 from mooring.config import Config, load_config
-from mooring.registry.database import Database
+from mooring.registry.database import Database, open_database
 from mooring.registry.tenants import Tenants
 from mooring.service.tenants import Tenancy
 
 T = TypeVar("T")
 DataDir = Annotated[Path | None, typer.Option(help="The server's. [the user's data directory]")]
+ConfigFile = Annotated[Path | None, typer.Option(help="The server's TOML file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 def on_registry(config: Config, work: Callable[[Database], Awaitable[T]]) -> T:
-    """The outcome of some work with a data directory's registry.
+    """The outcome of some work with a server's registry.
 
     Raises:
         MooringError: the registry cannot be used, or the work is refused.
     """
     folder = config.server.data_dir
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    database = Database(folder / "registry.sqlite3")
+    database = open_database(config.registry, folder)
 
     async def run() -> T:
         return await work(database)
@@ -39,10 +41,16 @@ def on_registry(config: Config, work: Callable[[Database], Awaitable[T]]) -> T:
         database.close()
 
 
-def on_tenancy(data_dir: Path | None, work: Callable[[Tenancy], Awaitable[T]]) -> T:
-    """The outcome of some work with the tenants of a data directory. Raises as `on_registry` does."""
-    config = load_config(None, {"server": {"data_dir": data_dir}})
-    return on_registry(config, lambda database: work(Tenancy(Tenants(database))))
+def on_tenancy(config: Path | None, data_dir: Path | None, work: Callable[[Tenancy], Awaitable[T]]) -> T:
+    """The outcome of some work with a server's tenants. Raises as `on_registry` does."""
+    settings = read_settings(config, data_dir)
+    return on_registry(settings, lambda database: work(Tenancy(Tenants(database))))
+
+
+def read_settings(config: Path | None, data_dir: Path | None) -> Config:
+    """The configuration of the server whose registry is meant. Raises StartRefused."""
+    registry = {"url": os.environ.get("MOORING_REGISTRY_URL")}
+    return load_config(config, {"server": {"data_dir": data_dir}, "registry": registry})
 
 
 def show(rows: Sequence[dict[str, Any]], columns: Sequence[str], *, as_json: bool) -> None:

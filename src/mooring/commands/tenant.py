@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from mooring.api.admin import tenant_to_wire
-from mooring.commands.registry import AsJson, DataDir, on_tenancy, show
+from mooring.commands.registry import AsJson, ConfigFile, DataDir, on_tenancy, show
 from mooring.core.errors import InvalidRequest
 
 cli = typer.Typer(
@@ -21,18 +21,19 @@ TenantId = Annotated[str, typer.Argument(help="Its id: a-z, 0-9, _ and -.")]
 def create(
     tenant: TenantId,
     name: Annotated[str, typer.Option(help="For people.")] = "",
+    config: ConfigFile = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a tenant."""
-    made = on_tenancy(data_dir, lambda tenancy: tenancy.create(tenant, name))
+    made = on_tenancy(config, data_dir, lambda tenancy: tenancy.create(tenant, name))
     show([tenant_to_wire(made)], _COLUMNS, as_json=as_json)
 
 
 @cli.command(name="list")
-def list_(data_dir: DataDir = None, as_json: AsJson = False) -> None:
+def list_(config: ConfigFile = None, data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """All tenants."""
-    found = on_tenancy(data_dir, lambda tenancy: tenancy.list())
+    found = on_tenancy(config, data_dir, lambda tenancy: tenancy.list())
     show([tenant_to_wire(each) for each in found], _COLUMNS, as_json=as_json)
 
 
@@ -40,6 +41,7 @@ def list_(data_dir: DataDir = None, as_json: AsJson = False) -> None:
 def limit(
     tenant: TenantId,
     limits: Annotated[list[str], typer.Argument(help="NAME=NUMBER; 0 lifts a configured one.")],
+    config: ConfigFile = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -51,7 +53,7 @@ def limit(
     Example: mooring tenant limit north requests_per_minute=60 cached_tokens=1000000
     """
     own = dict(_read_limit(each) for each in limits)
-    changed = on_tenancy(data_dir, lambda tenancy: tenancy.update(tenant, limits=own))
+    changed = on_tenancy(config, data_dir, lambda tenancy: tenancy.update(tenant, limits=own))
     show([tenant_to_wire(changed)], _COLUMNS, as_json=as_json)
 
 
@@ -63,14 +65,24 @@ def _read_limit(text: str) -> tuple[str, int]:
 
 
 @cli.command()
-def disable(tenant: TenantId, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+def disable(
+    tenant: TenantId,
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
     """Refuse a tenant's keys, within seconds on a running server; what it owns stays."""
-    changed = on_tenancy(data_dir, lambda tenancy: tenancy.update(tenant, disabled=True))
+    changed = on_tenancy(config, data_dir, lambda tenancy: tenancy.update(tenant, disabled=True))
     show([tenant_to_wire(changed)], _COLUMNS, as_json=as_json)
 
 
 @cli.command()
-def enable(tenant: TenantId, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+def enable(
+    tenant: TenantId,
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
     """Take a tenant's keys again."""
-    changed = on_tenancy(data_dir, lambda tenancy: tenancy.update(tenant, disabled=False))
+    changed = on_tenancy(config, data_dir, lambda tenancy: tenancy.update(tenant, disabled=False))
     show([tenant_to_wire(changed)], _COLUMNS, as_json=as_json)

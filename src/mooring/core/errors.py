@@ -16,6 +16,7 @@ MooringError
 │   ├── RequestNotFound       no charge for such a request (of this tenant)
 │   ├── TenantNotFound        no such tenant (for an operator)
 │   ├── KeyNotFound           no such key (for an operator)
+│   ├── WorkerNotFound        no such worker (for an operator)
 │   └── ModelNotFound         no such model or alias
 ├── QuotaExceeded             the tenant has used up what it may have
 ├── RateLimited               the tenant uses more at once, or in a while, than it may
@@ -25,7 +26,8 @@ MooringError
 │   ├── EngineLost            its process ended under the request; the next one may succeed
 │   └── EngineUnavailable     its process cannot be started, for now
 ├── RegistryFailed            the database cannot be used
-│   └── RegistryBusy          another process holds it
+│   ├── RegistryBusy          others hold it
+│   └── RegistryUnavailable   it is away, for now
 └── StartRefused              the server must not start like this
     ├── ModelUnreadable       the model file is missing, broken or of a family we do not serve
     └── DataDirBusy           another server works in this data directory
@@ -128,6 +130,13 @@ class KeyNotFound(NotFound):
         super().__init__(f"no key with the id {key_id!r}", param="key_id")
 
 
+class WorkerNotFound(NotFound):
+    """No worker at this address."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(f"no worker at {url!r}: use its URL as it is configured", param="url")
+
+
 class ModelNotFound(NotFound):
     """No model or alias with this name."""
 
@@ -165,11 +174,11 @@ class EngineFailed(MooringError):
 
 
 class EngineLost(EngineFailed):
-    """The engine's process ended under the request; the same request may succeed."""
+    """The engine's process, or its worker, ended under the request; the same one may succeed."""
 
 
 class EngineUnavailable(EngineFailed):
-    """The engine's process could not be started several times; it is tried again."""
+    """The engine's process could not be started several times, or no worker is up; tried again."""
 
 
 class RegistryFailed(MooringError):
@@ -177,7 +186,11 @@ class RegistryFailed(MooringError):
 
 
 class RegistryBusy(RegistryFailed):
-    """Another process has been writing to the database for too long."""
+    """Others have been writing to the database for too long; the same request may succeed later."""
+
+
+class RegistryUnavailable(RegistryFailed):
+    """The database cannot be reached; the same request may succeed later."""
 
 
 class StartRefused(MooringError):

@@ -85,6 +85,8 @@ class Source(StrEnum):
     """In the KV buffer already."""
     RAM = "ram"
     DISK = "disk"
+    SHARED = "shared"
+    """Some of it was loaded from the tier that several workers share."""
     COMPUTED = "computed"
     """It was computed while the request waited for it."""
 

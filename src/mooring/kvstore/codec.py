@@ -87,7 +87,7 @@ def decode(data: memoryview, *, fingerprint: str, key: str) -> Description:
         raise Rejected(Rejection.CORRUPT)
     try:
         description = Description(**json.loads(text))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise Rejected(Rejection.CORRUPT) from error
     if (description.fingerprint, description.key) != (fingerprint, key):
         raise Rejected(Rejection.FOREIGN)

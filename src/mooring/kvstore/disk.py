@@ -3,10 +3,13 @@
 Pure file work, called from the I/O threads. It knows nothing of budgets or of the index.
 """
 
+import contextlib
 import errno
 import mmap
 import os
+import secrets
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,21 +33,23 @@ class Place:
 class DiskTier:
     """Files in `folder`, readable only by the model with this fingerprint."""
 
-    def __init__(self, folder: Path, fingerprint: str) -> None:
+    def __init__(self, folder: Path, fingerprint: str, *, mapped: bool = True) -> None:
+        """`mapped=False` reads files instead of mapping them."""
         self._folder = folder
         self._fingerprint = fingerprint
+        self._open = _map if mapped else _read
         folder.mkdir(parents=True, exist_ok=True)
         _sync_path(folder.parent)
 
     def get(self, key: str) -> NDArray[np.uint8] | None:
-        """The payload, verified: a read-only view of the mapped file.
+        """The payload, verified: a read-only view of the file.
 
         Raises:
             Rejected: the file is damaged, foreign, or cannot be read.
         """
         try:
             with self._path(key).open("rb") as file:
-                view = _map(file.fileno())
+                view = self._open(file.fileno())
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:  # ValueError: cut short between stat and map
@@ -60,7 +65,9 @@ class DiskTier:
         Its name survives one after `sync_folder`.
         """
         path = self._path(key)
-        unfinished = path.with_suffix(_UNFINISHED)
+        unfinished = path.with_suffix(
+            f".{secrets.token_hex(4)}{_UNFINISHED}"
+        )  # others may write it, too
         description = Description(
             fingerprint=self._fingerprint,
             key=key,
@@ -95,14 +102,20 @@ class DiskTier:
     def delete(self, key: str) -> None:
         self._path(key).unlink(missing_ok=True)
 
+    def has(self, key: str) -> bool:
+        return self._path(key).exists()
+
     def keys(self) -> set[str]:
         with os.scandir(self._folder) as entries:
             return {Path(entry.name).stem for entry in entries if entry.name.endswith(_SUFFIX)}
 
-    def remove_unfinished(self) -> None:
+    def remove_unfinished(self, older_than_s: float = 0.0) -> None:
         """What a crash between write and rename left behind."""
+        newest = time.time() - older_than_s
         for path in self._folder.glob(f"*{_UNFINISHED}"):
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_mtime <= newest:
+                    path.unlink()
 
     def free_bytes(self) -> int:
         """What the file system says; it is asked in microseconds."""
@@ -120,6 +133,12 @@ def _map(descriptor: int) -> mmap.mmap | bytes:
     view = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
     view.madvise(mmap.MADV_WILLNEED)
     return view
+
+
+def _read(descriptor: int) -> bytes:
+    """A whole file, however it grows or shrinks meanwhile: what it says of itself is checked."""
+    with os.fdopen(os.dup(descriptor), "rb") as file:
+        return file.read()
 
 
 def _sync_path(path: Path) -> None:

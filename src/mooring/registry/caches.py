@@ -1,7 +1,7 @@
 """Cache objects: rows to values and back. Every query that serves a client names the tenant."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -9,7 +9,9 @@ import sqlalchemy as sa
 
 from mooring.core.context import CacheObject, Failure, Page, Status
 from mooring.core.errors import QuotaExceeded
+from mooring.registry.columns import escape
 from mooring.registry.database import Database
+from mooring.registry.endings import Ending, Endings
 from mooring.registry.ledger import Step
 from mooring.registry.memory import CacheMemory
 from mooring.registry.paging import select_page
@@ -42,6 +44,7 @@ class Caches:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._endings = Endings(database)
         self._memory = CacheMemory(_REMEMBERED_TOKENS)
 
     def insert(self, cache: CacheObject, also: Step | None = None) -> None:
@@ -55,20 +58,35 @@ class Caches:
 
         Another tenant's cache is never known: how long its id takes tells no more than what it gets.
         """
-        known = self._memory.get(cache_id)
-        return known if known is not None and known.tenant == tenant else None
+        return None if self._database.is_shared else self._known(tenant, cache_id)
 
     def get(self, tenant: str, cache_id: str) -> CacheObject | None:
+        known = self._known(tenant, cache_id)
+        if known is not None:
+            return self._renewed(known) if self._database.is_shared else known
+
         def select() -> CacheObject | None:
             with self._database.read() as connection:
                 row = connection.execute(_select(tenant, cache_id)).one_or_none()
             return None if row is None else _from_row(row)
 
-        return self.recall(tenant, cache_id) or self._memory.read(cache_id, select)
+        return self._memory.read(cache_id, select)
+
+    def _known(self, tenant: str, cache_id: str) -> CacheObject | None:
+        known = self._memory.get(cache_id)
+        return known if known is not None and known.tenant == tenant else None
+
+    def _renewed(self, known: CacheObject) -> CacheObject | None:
+        """As others may have changed it: all but what is large and never changes is read anew."""
+        query = sa.select(*_CHANGING).where(caches.c.id == known.id, caches.c.tenant == known.tenant)
+        with self._database.read() as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else replace(known, **_changing(row))
 
     def list(self, tenant: str, page: Page) -> Sequence[CacheObject] | None:
         """A page of the tenant's caches; None when `after` or `before` names none of them."""
-        filters = [_has(key, value) for key, value in page.metadata]
+        shared = self._database.is_shared
+        filters = [_has(key, value, in_postgresql=shared) for key, value in page.metadata]
         owned = caches.c.tenant == tenant
         with self._database.read() as connection:
             rows = select_page(connection, caches, owned, caches.c.id, page, *filters)
@@ -83,8 +101,10 @@ class Caches:
         with self._database.begin() as connection:
             row = connection.execute(caches.delete().where(which).returning(caches)).one_or_none()
             self._forget(cache_id)
-            if row is not None and also is not None:
-                also(connection)
+            if row is not None:
+                self._endings.record(connection, [Ending(row.id, row.prefix_id)])
+                if also is not None:
+                    also(connection)
         return None if row is None else _from_row(row)
 
     def settle(
@@ -157,22 +177,30 @@ class Caches:
 
     def set_prefix(self, cache_id: str, prefix_id: str, tokens: int) -> None:
         """The same messages are other tokens now: another model or template is loaded."""
-        change = caches.update().where(caches.c.id == cache_id)
+        which = caches.c.id == cache_id
         with self._database.begin() as connection:
-            connection.execute(change.values(prefix_id=prefix_id, tokens=tokens))
+            for old in connection.execute(sa.select(caches.c.prefix_id).where(which)).scalars():
+                self._endings.record(connection, [Ending(cache_id, old)])
+            change = caches.update().where(which).values(prefix_id=prefix_id, tokens=tokens)
+            connection.execute(change)
             self._forget(cache_id)
 
     def expire(self, now: int, also: Callable[[str], Step] | None = None) -> Sequence[Expired]:
-        """Mark as `inactive` what has passed its end; returns each once."""
+        """Mark as `inactive` what has passed its end; returns each once.
+
+        What another server is changing just now is left for the next time.
+        """
         over = sa.and_(caches.c.status != Status.INACTIVE, caches.c.expired_at <= now)
+        free = sa.select(caches.c.serial).where(over).with_for_update(skip_locked=True)
         statement = (
             caches.update()
-            .where(over)
+            .where(caches.c.serial.in_(free))
             .values(status=Status.INACTIVE)
             .returning(caches.c.id, caches.c.tenant, caches.c.prefix_id)
         )
         with self._database.begin() as connection:
             expired = [Expired(*row) for row in connection.execute(statement)]
+            self._endings.record(connection, [Ending(cache.id, cache.prefix_id) for cache in expired])
             for cache in expired:
                 self._forget(cache.id)
                 if also is not None:
@@ -184,6 +212,11 @@ class Caches:
         query = caches.select().where(caches.c.status == Status.PENDING).order_by(caches.c.serial)
         with self._database.read() as connection:
             return [_from_row(row) for row in connection.execute(query)]
+
+    def is_pending(self, cache_id: str) -> bool:
+        query = sa.select(caches.c.status).where(caches.c.id == cache_id)
+        with self._database.read() as connection:
+            return connection.execute(query).scalar_one_or_none() == Status.PENDING
 
     def wanted_prefixes(self) -> set[str]:
         """The prefixes that a live cache holds, of all tenants."""
@@ -199,6 +232,37 @@ class Caches:
         with self._database.read() as connection:
             return connection.execute(query.limit(1)).first() is not None
 
+    def within(self, tenant: str, most_tokens: int) -> Step:
+        """A step that refuses a change after which a tenant's live caches hold more tokens than this.
+
+        It comes after the change has been written, and lets no other one of the tenant in between.
+        """
+
+        def step(connection: sa.Connection) -> None:
+            self._database.lock(connection, f"caches of {tenant}")
+            held = sa.select(sa.func.coalesce(sa.func.sum(caches.c.tokens), 0)).where(
+                caches.c.tenant == tenant, caches.c.status.in_(_WANTED)
+            )
+            tokens = connection.execute(held).scalar_one()
+            if tokens > most_tokens:
+                raise QuotaExceeded(
+                    f"messages: this tenant's caches would hold {tokens} tokens, of at most"
+                    f" {most_tokens}: delete some, or let them expire",
+                    param="messages",
+                )
+
+        return step
+
+    def hear_endings(self) -> Sequence[Ending]:
+        """Caches that have ended since the last call, whoever ended them, where others may."""
+        return self._endings.hear()
+
+    def live(self, cache_ids: Sequence[str]) -> set[str]:
+        """Those of them that have not ended."""
+        query = sa.select(caches.c.id).where(caches.c.id.in_(cache_ids), caches.c.status.in_(_WANTED))
+        with self._database.read() as connection:
+            return set(connection.execute(query).scalars())
+
     def _change(self, cache_id: str, statement: sa.Executable, also: Step | None) -> CacheObject | None:
         with self._database.begin() as connection:
             row = connection.execute(statement).one_or_none()
@@ -211,29 +275,12 @@ class Caches:
         self._database.after_commit(partial(self._memory.forget, cache_id))
 
 
-def within(tenant: str, most_tokens: int) -> Step:
-    """A step that refuses a change after which a tenant's live caches hold more tokens than this.
-
-    It comes after the change has been written, so that no other one can be in between.
-    """
-
-    def step(connection: sa.Connection) -> None:
-        held = sa.select(sa.func.coalesce(sa.func.sum(caches.c.tokens), 0)).where(
-            caches.c.tenant == tenant, caches.c.status.in_(_WANTED)
-        )
-        tokens = connection.execute(held).scalar_one()
-        if tokens > most_tokens:
-            raise QuotaExceeded(
-                f"messages: this tenant's caches would hold {tokens} tokens, of at most {most_tokens}:"
-                " delete some, or let them expire",
-                param="messages",
-            )
-
-    return step
-
-
-def _has(key: str, value: str) -> sa.ColumnElement[bool]:
-    """The metadata have this entry. Not by a JSON path: none can name a key with a quote in it."""
+def _has(key: str, value: str, *, in_postgresql: bool) -> sa.ColumnElement[bool]:
+    """The metadata have this entry."""
+    if in_postgresql:
+        document: sa.ColumnElement[Any] = sa.type_coerce(caches.c.metadata, sa.JSON)
+        return sa.func.json_extract_path_text(document, escape(key)) == escape(value)
+    # Not by a JSON path, as above: SQLite's can name no key with a quote in it.
     entries = sa.func.json_each(caches.c.metadata).table_valued("key", "value")
     return sa.exists().where(entries.c.key == key, entries.c.value == value)
 
@@ -251,13 +298,25 @@ def _to_row(cache: CacheObject) -> dict[str, Any]:
 def _from_row(row: sa.Row[Any]) -> CacheObject:
     values = dict(row._mapping)
     del values["serial"]
-    failure = values.pop("failure")
-    return CacheObject(
-        **values
-        | {
-            "messages": tuple(values["messages"]),
-            "tools": tuple(values["tools"]),
-            "status": Status(values["status"]),
-        },
-        failure=None if failure is None else Failure(**failure),
-    )
+    fixed = {"messages": tuple(values["messages"]), "tools": tuple(values["tools"])}
+    return CacheObject(**values | fixed | _changing(row))
+
+
+_CHANGING = (
+    caches.c.metadata,
+    caches.c.expired_at,
+    caches.c.status,
+    caches.c.tokens,
+    caches.c.prefix_id,
+    caches.c.failure,
+)
+
+
+def _changing(row: sa.Row[*tuple[Any, ...]]) -> dict[str, Any]:
+    """The fields of a row that may be others later."""
+    values = {column.name: row._mapping[column] for column in _CHANGING}
+    failure = values["failure"]
+    return values | {
+        "status": Status(values["status"]),
+        "failure": None if failure is None else Failure(**failure),
+    }

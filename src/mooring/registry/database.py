@@ -1,50 +1,97 @@
-"""Opens the database, brings its tables up to date, and turns a full disk into our own error."""
+"""Opens the database, brings its tables up to date, and turns its errors into our own."""
 
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import alembic.command
 import alembic.config
+import alembic.util
 import sqlalchemy as sa
 
-from mooring.core.errors import RegistryBusy, RegistryFailed, StorageFull
+from mooring.config import RegistryConfig
+from mooring.core.errors import MooringError, StartRefused
+from mooring.registry.postgresql import Postgresql
+from mooring.registry.sqlite import Sqlite
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
-_FULL = "disk is full"  # SQLite's words for SQLITE_FULL
-_BUSY = "database is locked"
-_THREADS = 32  # asyncio's pool has no more
-_PATIENCE_S = 10  # with another process that writes
-_LOOK_AGAIN_S = 0.005
+_ERRORS = (sa.exc.DBAPIError, sa.exc.TimeoutError, sa.exc.PendingRollbackError, sqlite3.Error)
+
+
+class Dialect(Protocol):
+    """What differs between the databases. The first four raise the driver's errors."""
+
+    @property
+    def engine(self) -> sa.Engine: ...
+
+    @property
+    def is_shared(self) -> bool: ...
+
+    @property
+    def insert(self) -> Callable[[sa.Table], Any]:
+        """An INSERT with `on_conflict_do_nothing` and `on_conflict_do_update`."""
+
+    def begin(self, *, wait: bool) -> sa.Connection:
+        """A transaction that may write. Raises RegistryBusy where it may not be waited for."""
+
+    def end(self, connection: sa.Connection) -> None:
+        """Give a connection that `begin` gave back, rolled back unless it was committed."""
+
+    def look(self) -> sa.Connection:
+        """A transaction that only reads."""
+
+    def lock(self, connection: sa.Connection, name: str) -> None:
+        """Until this transaction ends, whoever else takes the same lock waits."""
+
+    def need_not_last(self, connection: sa.Connection) -> None:
+        """This transaction's commit need not wait for the disk."""
+
+    def prepare_migration(self, connection: sa.Connection) -> None:
+        """Nobody else migrates before this transaction ends."""
+
+    def now(self, connection: sa.Connection) -> float:
+        """Unix seconds, by the database's clock."""
+
+    def our_error(self, error: Exception) -> MooringError: ...
+
+    def close(self) -> None: ...
 
 
 class Database:
-    """A connection pool on a migrated SQLite file. Safe from any thread.
+    """A connection pool on a migrated database. Safe from any thread."""
 
-    SQLite lets one transaction write at a time. Those of this process wait in line for each other.
-    """
-
-    def __init__(self, path: Path) -> None:
-        """Open or create the file, and migrate it. Blocking.
+    def __init__(self, where: Path | sa.URL, connections: int = 10) -> None:
+        """Open or create an SQLite file, or connect to PostgreSQL; and migrate it. Blocking.
 
         Raises:
             StorageFull: there is no room for it.
+            RegistryUnavailable: it cannot be reached.
             RegistryFailed: it is no database, or cannot be opened.
+            StartRefused: a driver is missing, or a newer version has been here.
         """
-        url = sa.URL.create("sqlite", database=str(path))
-        pool = {} if str(path) == ":memory:" else {"pool_size": _THREADS}
-        self.engine = sa.create_engine(url, **pool)
-        self._line = threading.Lock()
+        self._dialect: Dialect = (
+            Sqlite(where) if isinstance(where, Path) else Postgresql(where, connections)
+        )
         self._joined = threading.local()
-        sa.event.listen(self.engine, "connect", _prepare_connection)
-        with _our_errors():
-            self._writer = self.engine.connect()
-        with self.begin() as connection:
-            _migrate(connection)
+        try:
+            with self.begin() as connection:
+                self._dialect.prepare_migration(connection)
+                _migrate(connection)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def engine(self) -> sa.Engine:
+        return self._dialect.engine
+
+    @property
+    def is_shared(self) -> bool:
+        """Other processes that serve may change it: nothing read from it stays true by itself."""
+        return self._dialect.is_shared
 
     @contextmanager
     def begin(self) -> Iterator[sa.Connection]:
@@ -54,8 +101,9 @@ class Database:
 
         Raises:
             StorageFull: the database could not grow; nothing of the transaction remains.
-            RegistryBusy: another process writes for too long; the same holds.
-            RegistryFailed: anything else went wrong in the database; the same holds.
+            RegistryBusy: others write, or lock, for too long; the same holds.
+            RegistryUnavailable: the database is away. If it went during the commit itself, nobody knows.
+            RegistryFailed: anything else went wrong in the database; nothing remains.
         """
         outer = self._transaction
         if outer is not None:
@@ -77,13 +125,8 @@ class Database:
             RegistryBusy: somebody else writes, for too long or, if we shall not `wait`, now.
             StorageFull, RegistryFailed: as `begin` does.
         """
-        if not self._line.acquire(blocking=wait):
-            raise RegistryBusy(_HELD)
-        try:
-            return Transaction(self._writer, self._line, self._joined, wait=wait)
-        except BaseException:
-            self._line.release()
-            raise
+        with _our_errors(self._dialect):
+            return Transaction(self._dialect, self._joined, wait=wait)
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
@@ -96,18 +139,35 @@ class Database:
         if outer is not None:
             yield outer.connection
             return
-        with _our_errors(), self.engine.connect() as connection:
-            connection.exec_driver_sql("BEGIN")
+        with _our_errors(self._dialect), self._dialect.look() as connection:
             yield connection
 
     def after_commit(self, tell: Callable[[], None]) -> None:
-        """Do something when this thread's transaction is durable, and before another one begins."""
+        """Do something when this thread's transaction is durable.
+
+        Where the database is not shared, it is done before another transaction begins.
+        """
         assert self._transaction is not None
         self._transaction.committed.append(tell)
 
+    def insert(self, table: sa.Table) -> Any:
+        """An INSERT with `on_conflict_do_nothing` and `on_conflict_do_update`."""
+        return self._dialect.insert(table)
+
+    def lock(self, connection: sa.Connection, name: str) -> None:
+        """Until this transaction ends, whoever else takes the lock of that name waits."""
+        self._dialect.lock(connection, name)
+
+    def need_not_last(self, connection: sa.Connection) -> None:
+        """What this transaction writes may be lost in a crash; its commit waits for no disk."""
+        self._dialect.need_not_last(connection)
+
+    def now(self, connection: sa.Connection) -> float:
+        """Unix seconds, by the one clock that all who share the database have."""
+        return self._dialect.now(connection)
+
     def close(self) -> None:
-        self._writer.close()
-        self.engine.dispose()
+        self._dialect.close()
 
     @property
     def _transaction(self) -> "Transaction | None":
@@ -115,38 +175,20 @@ class Database:
 
 
 class Transaction:
-    """The one that writes now. Whoever has opened it finishes or closes it."""
+    """One that may write. Whoever has opened it finishes or closes it."""
 
-    def __init__(
-        self, connection: sa.Connection, line: threading.Lock, joined: threading.local, *, wait: bool
-    ) -> None:
-        self.connection = connection
+    def __init__(self, dialect: Dialect, joined: threading.local, *, wait: bool) -> None:
         self.committed: list[Callable[[], None]] = []
-        self._line = line
+        self._dialect = dialect
         self._joined = joined
-        with _our_errors():
-            self._begin(time.monotonic() + (_PATIENCE_S if wait else 0))
-
-    def _begin(self, patient_until: float) -> None:
-        driver = self.connection.connection.driver_connection
-        assert driver is not None
-        driver.execute("PRAGMA busy_timeout = 0")  # how long to wait for other processes is said here
-        while True:
-            try:
-                # It takes SQLite's lock at once: what it reads from here on stays true till it writes.
-                driver.execute("BEGIN IMMEDIATE")
-                return
-            except sqlite3.OperationalError as error:
-                if _BUSY not in str(error) or time.monotonic() >= patient_until:
-                    raise
-            time.sleep(_LOOK_AGAIN_S)
+        self.connection = dialect.begin(wait=wait)
 
     @contextmanager
     def joined(self) -> Iterator[sa.Connection]:
         """What this thread does with the database in here belongs to the transaction."""
         self._joined.transaction = self
         try:
-            with _our_errors():
+            with _our_errors(self._dialect):
                 yield self.connection
         finally:
             self._joined.transaction = None
@@ -154,7 +196,7 @@ class Transaction:
     def finish(self) -> None:
         """Make it durable, and close it. Blocking. Raises as `Database.begin` does."""
         try:
-            with _our_errors():
+            with _our_errors(self._dialect):
                 self.connection.commit()
             for tell in self.committed:
                 tell()
@@ -163,41 +205,45 @@ class Transaction:
 
     def close(self) -> None:
         """Whatever is not committed is rolled back."""
-        try:
-            self.connection.rollback()
-        finally:
-            self._line.release()
-
-
-_HELD = "the registry is being written by somebody else; try again later"
+        self._dialect.end(self.connection)
 
 
 @contextmanager
-def _our_errors() -> Iterator[None]:
+def _our_errors(dialect: Dialect) -> Iterator[None]:
     try:
         yield
-    except (sa.exc.DBAPIError, sqlite3.Error) as error:
-        cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
-        if _FULL in str(cause):
-            raise StorageFull(
-                "no room on disk for the registry: free space in the data directory"
-            ) from error
-        if _BUSY in str(cause):
-            raise RegistryBusy(_HELD) from error
-        raise RegistryFailed(f"the registry cannot be used: {cause}") from error
-
-
-def _prepare_connection(connection: Any, _record: object) -> None:
-    connection.isolation_level = None  # transactions begin where we say, not where sqlite3 guesses
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=FULL")  # a commit survives a power cut
-    cursor.execute(f"PRAGMA busy_timeout={1000 * _PATIENCE_S}")
-    cursor.close()
+    except _ERRORS as error:
+        raise dialect.our_error(error) from error
 
 
 def _migrate(connection: sa.Connection) -> None:
     config = alembic.config.Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
     config.attributes["connection"] = connection
-    alembic.command.upgrade(config, "head")
+    try:
+        alembic.command.upgrade(config, "head")
+    except alembic.util.CommandError as error:
+        raise StartRefused(f"the registry was made by a newer Mooring than this one: {error}") from error
+
+
+def open_database(config: RegistryConfig, data_dir: Path) -> Database:
+    """The configured one. Blocking. Raises as `Database` does."""
+    url = _url(config)
+    return Database(data_dir / "registry.sqlite3" if url is None else url, config.connections)
+
+
+def describe(config: RegistryConfig) -> str | None:
+    """Where a configured PostgreSQL is, without what is secret. Raises StartRefused."""
+    url = _url(config)
+    return (
+        None if url is None else f"PostgreSQL, database {url.database} on {url.host or 'this machine'}"
+    )
+
+
+def _url(config: RegistryConfig) -> sa.URL | None:
+    if config.url is None:
+        return None
+    try:
+        return sa.make_url(config.url.get_secret_value())
+    except (sa.exc.ArgumentError, ValueError):
+        raise StartRefused("registry.url: cannot be read as a URL") from None  # it may hold a password

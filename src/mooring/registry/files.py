@@ -19,15 +19,22 @@ class Files:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @property
+    def are_shared(self) -> bool:
+        """Other servers may have uploads under way."""
+        return self._database.is_shared
+
     def reserve(self, file: File, *, max_files: int, max_total_bytes: int) -> tuple[int, int] | None:
         """Insert a pending file if the tenant's limits allow one more.
 
         Returns what the tenant has already, files and bytes, when they do not. Counting and inserting
-        are one transaction that has written first, so that two uploads cannot both take the last place.
+        are one transaction, which no other one of the tenant runs beside, so that two uploads cannot
+        both take the last place.
         """
         used = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(files.c.bytes), 0))
         used = used.where(files.c.tenant == file.tenant, files.c.id != file.id)
         with self._database.begin() as connection:
+            self._database.lock(connection, f"files of {file.tenant}")
             connection.execute(files.insert().values(asdict(file)))
             count, size = connection.execute(used).one()
             if count < max_files and size + file.bytes <= max_total_bytes:
@@ -64,10 +71,11 @@ class Files:
         with self._database.begin() as connection:
             connection.execute(files.delete().where(files.c.id == file_id))
 
-    def drop_pending(self) -> set[str]:
-        """Forget what a crash interrupted; returns the ids of all files that remain."""
+    def drop_pending(self, before: int) -> set[str]:
+        """Forget what a crash interrupted, of what was begun before; returns the ids that remain."""
+        old = sa.and_(files.c.status == FileStatus.PENDING, files.c.created_at < before)
         with self._database.begin() as connection:
-            connection.execute(files.delete().where(files.c.status == FileStatus.PENDING))
+            connection.execute(files.delete().where(old))
             return set(connection.execute(sa.select(files.c.id)).scalars())
 
 

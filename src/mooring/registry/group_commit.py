@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from mooring.core.errors import RegistryBusy
+from mooring.core.errors import RegistryBusy, RegistryUnavailable
 from mooring.registry.database import Database, Transaction
 
 T = TypeVar("T")
@@ -84,7 +84,9 @@ class GroupCommit:
         (together,) = await asyncio.gather(self._together(group), return_exceptions=True)
         if not isinstance(together, BaseException):
             return together
-        if len(group) == 1 or isinstance(together, RegistryBusy):
+        if len(group) == 1 or isinstance(together, RegistryUnavailable):
+            return [together] * len(group)
+        if isinstance(together, RegistryBusy) and not self._database.is_shared:
             return [together] * len(group)
         alone = (asyncio.to_thread(self._alone, change) for change in group)
         return await asyncio.gather(*alone, return_exceptions=True)
@@ -96,22 +98,27 @@ class GroupCommit:
     async def _together(self, group: list[_Change]) -> list[Any]:
         """Statements take microseconds and run right here: no thread wants Python's lock for them.
 
-        What may take long is done in a thread: to wait for another writer, and to sync a slow disk.
+        What may take long is done in a thread: to wait for another writer, and to sync a slow disk; and
+        everything where statements travel, and wait for those of other servers.
         """
+        if self._database.is_shared:
+            return await asyncio.to_thread(self._written, group)
         try:
             transaction = self._database.open(wait=False)
         except RegistryBusy:
             transaction = await asyncio.to_thread(self._database.open)
         try:
             with transaction.joined():
-                results = [change.make() if change.items is None else None for change in group]
-                for make, items in _merged(group).items():
-                    make(items)
+                results = _made(group)
         except BaseException:
             transaction.close()
             raise
         await self._finish(transaction, alone=len(group) == 1)
         return results
+
+    def _written(self, group: list[_Change]) -> list[Any]:
+        with self._database.begin():
+            return _made(group)
 
     async def _finish(self, transaction: Transaction, *, alone: bool) -> None:
         """Sync the disk: in a thread, unless that has been taking longer than the sync itself."""
@@ -121,6 +128,13 @@ class GroupCommit:
         else:
             await asyncio.to_thread(transaction.finish)
         self._sync_s += _WEIGHT * (time.perf_counter() - begun - self._sync_s)
+
+
+def _made(group: list[_Change]) -> list[Any]:
+    results = [change.make() if change.items is None else None for change in group]
+    for make, items in _merged(group).items():
+        make(items)
+    return results
 
 
 def _merged(group: list[_Change]) -> dict[Callable[..., Any], list[Any]]:

@@ -4,6 +4,7 @@ A `Step` is a piece of somebody else's transaction, so that what happens and wha
 together or not at all.
 """
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
 from mooring.core.charge import Charge, ChargeKind, Grouping, Life
 from mooring.core.errors import RegistryFailed
@@ -24,7 +24,7 @@ PriceLife = Callable[[Life, int], Sequence[Charge]]
 """The charges for a life that ends at a moment."""
 
 _DAY_S = 86_400
-_MOST = 2**63 - 1  # SQLite goes on counting in floats
+_MOST = 2**63 - 1  # SQLite goes on counting in floats; PostgreSQL refuses
 _GROUPS: dict[Grouping, sa.ColumnElement[Any]] = {
     Grouping.DAY: charges.c.created_at // _DAY_S,
     Grouping.MODEL: charges.c.model,
@@ -32,16 +32,6 @@ _GROUPS: dict[Grouping, sa.ColumnElement[Any]] = {
     Grouping.TAG: charges.c.tag,
 }
 
-_NEW_LINES = (
-    insert(charges)
-    .on_conflict_do_nothing(index_elements=["key"])
-    .returning(charges.c.tenant, charges.c.currency, charges.c.amount)
-)
-_ACCOUNT = insert(accounts)
-_PAY = _ACCOUNT.on_conflict_do_update(
-    index_elements=["tenant", "currency"],
-    set_={"balance": accounts.c.balance + _ACCOUNT.excluded.balance},
-).returning(accounts.c.balance)
 _MOVE_LIFE = (
     lives.update()
     .where(lives.c.cache_id == sa.bindparam("id"), lives.c.until > sa.bindparam("now"))
@@ -76,6 +66,22 @@ class Ledger:
         self._database = database
         self._balances: dict[tuple[str, str], int] = {}
         """By tenant and currency, after the last change that this object made."""
+        self._new_lines = (
+            database.insert(charges)
+            .on_conflict_do_nothing(index_elements=["key"])
+            .returning(charges.c.tenant, charges.c.currency, charges.c.amount)
+        )
+        account = database.insert(accounts)
+        self._pay = account.on_conflict_do_update(
+            index_elements=["tenant", "currency"],
+            set_={"balance": accounts.c.balance + account.excluded.balance},
+        ).returning(accounts.c.balance)
+        self._new_life = database.insert(lives).on_conflict_do_nothing()
+
+    @property
+    def is_shared(self) -> bool:
+        """Other servers may write into it."""
+        return self._database.is_shared
 
     def post(self, lines: Iterable[Charge]) -> None:
         """Write lines in one transaction; those that are there already stay as they are."""
@@ -85,9 +91,10 @@ class Ledger:
     def at_least(self, tenant: str, currency: str) -> int | None:
         """What the balance is, or was before others topped it up; None: look. Does not block.
 
-        One process alone charges (the data directory's lock sees to it), through this object.
+        Unless the database is shared, one process alone charges (the data directory's lock sees to it),
+        through this object.
         """
-        return self._balances.get((tenant, currency))
+        return None if self._database.is_shared else self._balances.get((tenant, currency))
 
     def balance(self, tenant: str, currency: str) -> int:
         """Nano-units: what came in, less what was charged."""
@@ -100,10 +107,21 @@ class Ledger:
         with self._database.read() as connection:
             return [(since, plan) for since, plan in connection.execute(query)]
 
-    def put_in_force(self, plan: Mapping[str, Any], since: int) -> None:
-        """Another plan holds from now on."""
+    def put_in_force(self, plan: Mapping[str, Any], now: int) -> None:
+        """A plan holds from now on, though never before the last change; the first one from ever.
+
+        Of several servers that start with the same plan, one writes it.
+        """
+        newest = sa.select(plan_history.c.since, plan_history.c.plan)
+        newest = newest.order_by(plan_history.c.serial.desc()).limit(1)
+        written = json.loads(json.dumps(plan))
         with self._database.begin() as connection:
-            connection.execute(plan_history.insert().values(since=since, plan=dict(plan)))
+            self._database.lock(connection, "plan")
+            last = connection.execute(newest).one_or_none()
+            if last is not None and last.plan == written:
+                return
+            since = 0 if last is None else max(now, last.since)
+            connection.execute(plan_history.insert().values(since=since, plan=written))
 
     def open_lives(self, tenant: str | None = None) -> Sequence[Life]:
         """The lives that go on, of one tenant or of all."""
@@ -150,7 +168,7 @@ class Ledger:
         )
         with self._database.read() as connection:
             return [
-                Total(group_of(group, row[0]), row[1], ChargeKind(row[2]), *row[3:])
+                Total(group_of(group, row[0]), row[1], ChargeKind(row[2]), *map(int, row[3:]))
                 for row in connection.execute(query)
             ]
 
@@ -169,7 +187,7 @@ class Ledger:
                 "began_at": now,
                 "until": row.expired_at,
             }
-            connection.execute(insert(lives).values(life).on_conflict_do_nothing())
+            connection.execute(self._new_life, life)
             self._post(connection, creation)
 
         return step
@@ -203,12 +221,12 @@ class Ledger:
         if not rows:
             return
         moved: Counter[tuple[str, str]] = Counter()
-        for tenant, currency, amount in connection.execute(_NEW_LINES, rows):
+        for tenant, currency, amount in connection.execute(self._new_lines, rows):
             moved[tenant, currency] -= amount
-        for account, change in moved.items():
+        for account, change in sorted(moved.items()):  # in one order, so that nobody waits in a circle
             tenant, currency = account
             values = {"tenant": tenant, "currency": currency, "balance": change}
-            balance = connection.execute(_PAY, values).scalar_one()
+            balance = connection.execute(self._pay, values).scalar_one()
             if abs(balance) > _MOST:
                 raise RegistryFailed(f"the account of {tenant} cannot hold {balance:.0f} nano-units")
             self._database.after_commit(partial(self._balances.__setitem__, account, balance))

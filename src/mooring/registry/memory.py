@@ -1,7 +1,8 @@
 """Cache rows in memory, exactly as they are in the database.
 
 That holds because one process alone changes them (the data directory's lock sees to it), and tells this
-memory of each change right after its commit, before the next transaction begins.
+memory of each change right after its commit, before the next transaction begins. Of a database that is
+shared, only what never changes is taken from here.
 """
 
 import threading

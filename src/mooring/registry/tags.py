@@ -19,17 +19,13 @@ class Tags:
 
     def bind(self, tag: Tag) -> Tag:
         """Bind a name to a cache; one that exists is bound anew and keeps its `created_at`."""
-        rebound = (
-            tags.update()
-            .where(tags.c.tenant == tag.tenant, tags.c.name == tag.name)
-            .values(cache_id=tag.cache_id)
-            .returning(tags)
-        )
+        values = {field: getattr(tag, field) for field in Tag.__dataclass_fields__}
+        new = self._database.insert(tags).values(values)
+        bound = new.on_conflict_do_update(
+            index_elements=["tenant", "name"], set_={"cache_id": new.excluded.cache_id}
+        ).returning(tags)
         with self._database.begin() as connection:
-            row = connection.execute(rebound).one_or_none()
-            if row is None:
-                values = {field: getattr(tag, field) for field in Tag.__dataclass_fields__}
-                row = connection.execute(tags.insert().values(values).returning(tags)).one()
+            row = connection.execute(bound).one()
         return _from_row(row)
 
     def get(self, tenant: str, name: str) -> Tag | None:

@@ -18,11 +18,9 @@ class Tenants:
 
     def insert(self, tenant: Tenant) -> bool:
         """False when there is one with this id."""
+        new = self._database.insert(tenants).values(asdict(tenant)).on_conflict_do_nothing()
         with self._database.begin() as connection:
-            taken = connection.execute(sa.select(tenants.c.id).where(tenants.c.id == tenant.id)).first()
-            if taken is None:
-                connection.execute(tenants.insert().values(asdict(tenant)))
-        return taken is None
+            return connection.execute(new.returning(tenants.c.id)).first() is not None
 
     def get(self, tenant_id: str) -> Tenant | None:
         with self._database.read() as connection:

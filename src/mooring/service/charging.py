@@ -12,9 +12,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from mooring.core.charge import Charge, ChargeKind, Life
-from mooring.core.errors import InvalidRequest, MooringError, QuotaExceeded
+from mooring.core.errors import (
+    InvalidRequest,
+    MooringError,
+    QuotaExceeded,
+    RegistryBusy,
+    RegistryUnavailable,
+)
 from mooring.core.usage import Usage
 from mooring.registry.group_commit import GroupCommit
+from mooring.registry.journal import Journal
 from mooring.registry.ledger import Ledger, Step
 from mooring.service.billing import StoragePiece, storage_pieces
 from mooring.service.lately import Lately
@@ -29,6 +36,7 @@ from mooring.service.pricing import (
 
 _log = logging.getLogger("mooring.charging")
 _MOST_PAID = 10**9 * NANO
+_BATCH = 200  # bills that are written in one transaction
 
 
 @dataclass(frozen=True)
@@ -58,13 +66,18 @@ class Charging:
         plan: PricePlan,
         *,
         overdraft: int | None = None,
+        journal: Journal | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`overdraft`, in nano-units, is how far below 0 a prepaid balance may be; None: not prepaid."""
+        """`overdraft`, in nano-units, is how far below 0 a prepaid balance may be; None: not prepaid.
+
+        With a journal, chats that end while the registry is away are charged when it is back.
+        """
         self._ledger = ledger
         self._commits = commits
         self._history = PriceHistory(((0, plan),))
         self._overdraft = overdraft
+        self._journal = journal
         self._clock = clock
         self._running_lately = Lately(self._running_amount)
 
@@ -78,13 +91,8 @@ class Charging:
 
         Blocking. So a changed configuration never changes the price of what is past.
         """
-        configured = self.plan
-        if self.recall():
-            if self.plan == configured:
-                return
-            self._history = self._history.followed_by(configured, int(self._clock()))
-        since, plan = self._history.plans[-1]
-        self._ledger.put_in_force(plan_to_json(plan), since)
+        self._ledger.put_in_force(plan_to_json(self.plan), int(self._clock()))
+        self.recall()
 
     def recall(self) -> bool:
         """Charge by the plans that a server has put in force, if one has. Blocking."""
@@ -92,6 +100,11 @@ class Charging:
         if recorded:
             self._history = PriceHistory(tuple(recorded))
         return bool(recorded)
+
+    def refresh(self) -> None:
+        """Go by the plan that another server may have put in force. Blocking."""
+        if self._ledger.is_shared:
+            self.recall()
 
     @property
     def is_prepaid(self) -> bool:
@@ -165,7 +178,7 @@ class Charging:
             raise QuotaExceeded(f"the balance is used up ({self.plan.show(left)}): top it up to go on")
 
     async def charge(self, bill: ChatBill) -> None:
-        """Write a chat's lines; returns when they are durable.
+        """Write a chat's lines; returns when they are durable, in the registry or in the journal.
 
         Where nothing is owed, an answer is not refused because it could not be metered.
 
@@ -174,11 +187,44 @@ class Charging:
         """
         lines = self._lines(bill)
         try:
-            await self._commits.run_for(self._ledger.post, lines)
+            try:
+                await self._commits.run_for(self._ledger.post, lines)
+            except (RegistryUnavailable, RegistryBusy):
+                if self._journal is None:
+                    raise
+                await asyncio.to_thread(self._journal.keep, lines)
+                _log.warning("chat charged later id=%s", bill.request_id)
         except MooringError:
             if any(line.amount for line in lines):
                 raise
             _log.error("chat not metered id=%s", bill.request_id)
+
+    async def post_waiting(self) -> None:
+        """Write what the journal holds. Raises RegistryFailed: the registry is still away."""
+        if self._journal is not None and self._journal.size():
+            await asyncio.to_thread(self._post_waiting, self._journal)
+
+    def _post_waiting(self, journal: Journal) -> None:
+        bills = journal.take()
+        for batch in (bills[at : at + _BATCH] for at in range(0, len(bills), _BATCH)):
+            try:
+                self._ledger.post(line for bill in batch for line in bill)
+            except (RegistryUnavailable, RegistryBusy):
+                raise
+            except MooringError:
+                for bill in batch:
+                    self._post_or_reject(journal, bill)
+        journal.posted()
+        if bills:
+            _log.info("charges written that had waited chats=%d", len(bills))
+
+    def _post_or_reject(self, journal: Journal, bill: list[Charge]) -> None:
+        try:
+            self._ledger.post(bill)
+        except (RegistryUnavailable, RegistryBusy):
+            raise
+        except MooringError:
+            journal.reject(bill)
 
     def _lines(self, bill: ChatBill) -> list[Charge]:
         usage, now = bill.usage, int(self._clock())

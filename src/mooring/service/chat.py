@@ -114,7 +114,7 @@ class Chat:
         if miss is not None and request.strict:
             raise ContextMissed(miss)
         prompt_tokens = len(generation.prompt)
-        self._limiter.prompt(slot, prompt_tokens)
+        await self._limiter.prompt(slot, prompt_tokens)
         metered = Metered(
             new_request_id(),
             tenant,

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,7 +16,7 @@ from mooring.core.errors import (
     Overloaded,
 )
 from mooring.core.prefix import Prefix
-from mooring.registry.caches import Caches, within
+from mooring.registry.caches import Caches
 from mooring.registry.group_commit import GroupCommit
 from mooring.registry.ledger import Step, both
 from mooring.service.charging import Charging
@@ -78,6 +78,7 @@ class Contexts:
 
     async def resume(self) -> None:
         """After a start: go on with what was pending, and forget bytes that no cache wants."""
+        await asyncio.to_thread(self._caches.hear_endings)  # what is not wanted now is not told any more
         wanted = await asyncio.to_thread(self._caches.wanted_prefixes)
         await self._keeper.release_all_but(wanted)
         await self.sweep()
@@ -253,14 +254,30 @@ class Contexts:
             self._keeper.fill(revived)
 
     async def sweep(self) -> None:
-        """Mark what has passed its end and give back its bytes; fill what is pending."""
+        """Mark what has passed its end and give back its bytes; fill what is pending.
+
+        Of several servers each marks what no other has, and hears from the others what has ended.
+        """
+        await asyncio.to_thread(self._charging.refresh)
         running = self._keeper.fills()  # a cache revived behind our back has a newer one
         now, charge = int(self._clock()), self._charging.over
         for over in await asyncio.to_thread(self._caches.expire, now, charge):
             _log.info("cache expired id=%s tenant=%s", over.id, over.tenant)
             self._keeper.drop(over.id, over.prefix_id, running.get(over.id))
+        await self._drop_what_others_ended(running)
+        elsewhere = await self._keeper.kept_elsewhere()
         for cache in await asyncio.to_thread(self._caches.pending):
-            self._keeper.fill(cache)
+            if cache.prefix_id not in elsewhere:
+                self._keeper.fill(cache)
+
+    async def _drop_what_others_ended(self, running: Mapping[str, asyncio.Task[None]]) -> None:
+        endings = await asyncio.to_thread(self._caches.hear_endings)
+        if not endings:
+            return
+        live = await asyncio.to_thread(self._caches.live, [ending.cache_id for ending in endings])
+        for ending in endings:
+            fill = None if ending.cache_id in live else running.get(ending.cache_id)
+            self._keeper.drop(ending.cache_id, ending.prefix_id, fill)
 
     async def sweep_forever(self) -> None:
         """Sweep at intervals; a failing sweep is tried again at the next."""
@@ -284,7 +301,7 @@ class Contexts:
         Raises PromptTooLong: one cache of so many tokens is more than the tenant may have.
         """
         most = await self._limiter.most_kept(tenant, tokens, self._keeper.bytes_per_token)
-        return None if most is None else within(tenant, most)
+        return None if most is None else self._caches.within(tenant, most)
 
     def _choose_end(self, now: int, ttl_s: int | None, expired_at: int | None) -> int:
         return choose_end(

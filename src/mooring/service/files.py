@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -20,6 +21,8 @@ from mooring.registry.files import Files
 
 _log = logging.getLogger("mooring.files")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_LONGEST_UPLOAD_S = 3600
+_FAR_FUTURE = 1 << 62
 _UPLOAD, _UNFINISHED, _TEXT = ".upload", ".unfinished", ".json"
 
 
@@ -45,9 +48,16 @@ class FileStore:
         self._clock = clock
 
     async def resume(self) -> None:
-        """After a start: forget unfinished uploads, and bytes that no file has."""
-        known = await asyncio.to_thread(self._files.drop_pending)
-        await asyncio.to_thread(_clear, self._folder, known)
+        """After a start: forget unfinished uploads, and bytes that no file has.
+
+        Of what others may be at, only what is too old to be under way.
+        """
+        if self._files.are_shared and self._config.folder is None:
+            _log.warning("files.folder is not set: texts are served by the server that read them")
+        now = int(self._clock())
+        begun_before = now - _LONGEST_UPLOAD_S if self._files.are_shared else _FAR_FUTURE
+        known = await asyncio.to_thread(self._files.drop_pending, begun_before)
+        await asyncio.to_thread(_clear, self._folder, known, begun_before)
 
     async def upload(self, tenant: str, filename: str, document: BinaryIO, size: int) -> File:
         """Keep a document's text; whether it has any, the file's status says.
@@ -95,7 +105,7 @@ class FileStore:
         """Where a file's text lies, as JSON.
 
         Raises:
-            FileNotFound: no such file.
+            FileNotFound: no such file, or its text is in a folder that this server does not share.
             InvalidRequest: it has no text.
         """
         file = await self.get(tenant, file_id)
@@ -103,7 +113,11 @@ class FileStore:
             raise InvalidRequest(
                 f"file_id: the file {file_id} could not be read: {file.problem}", param="file_id"
             )
-        return self._path(file_id, _TEXT)
+        path = self._path(file_id, _TEXT)
+        if not await asyncio.to_thread(path.exists):
+            _log.error("file without its text id=%s folder=%s", file_id, self._folder)
+            raise FileNotFound(file_id)
+        return path
 
     async def delete(self, tenant: str, file_id: str) -> None:
         """Raises FileNotFound."""
@@ -164,8 +178,10 @@ def _publish(unfinished: Path, path: Path) -> None:
         os.close(folder)
 
 
-def _clear(folder: Path, known: set[str]) -> None:
-    folder.mkdir(mode=0o700, exist_ok=True)
+def _clear(folder: Path, known: set[str], begun_before: int) -> None:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for path in folder.iterdir():
-        if path.suffix != _TEXT or path.stem not in known:
-            path.unlink(missing_ok=True)
+        unknown = path.suffix != _TEXT or path.stem not in known
+        with suppress(FileNotFoundError):  # somebody else was faster
+            if unknown and path.stat().st_mtime < begun_before:
+                path.unlink()

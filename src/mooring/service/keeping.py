@@ -10,16 +10,22 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
-from weakref import WeakValueDictionary
 
 from mooring.core.context import CacheObject, Failure, Status
 from mooring.core.conversation import Conversation, Message, Tool
-from mooring.core.errors import EngineUnavailable, MooringError, Overloaded, PromptTooLong
+from mooring.core.errors import (
+    EngineUnavailable,
+    MooringError,
+    Overloaded,
+    PromptTooLong,
+    RegistryFailed,
+)
 from mooring.core.prefix import Prefix
 from mooring.engine.interface import Engine, Progress
 from mooring.registry.caches import Caches
 from mooring.registry.group_commit import GroupCommit
 from mooring.service.charging import Charging
+from mooring.service.turns import Turns
 
 _log = logging.getLogger("mooring.keeping")
 _REMEMBERED_TOKENS = 2_000_000  # about 70 MB
@@ -30,7 +36,15 @@ OnProgress = Callable[[Progress], None]
 class Keeper:
     """Fills and releases, in the background of the event loop."""
 
-    def __init__(self, engine: Engine, caches: Caches, commits: GroupCommit, charging: Charging) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        caches: Caches,
+        commits: GroupCommit,
+        charging: Charging,
+        turns: Turns | None = None,
+    ) -> None:
+        """`turns` are those with other servers, if there are any."""
         self._engine = engine
         self._caches = caches
         self._commits = commits
@@ -38,7 +52,7 @@ class Keeper:
         self._fills: dict[str, asyncio.Task[None]] = {}
         """The running fill of each pending cache, by its id."""
         self._releases: set[asyncio.Task[None]] = set()
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._turns = turns or Turns()
         """By prefix: it is not released while it is being kept, nor kept while it is released."""
         self._prefixes: dict[str, Prefix] = {}
         """Prefixes of caches used lately, by cache id: rendering a long one takes a while."""
@@ -79,6 +93,11 @@ class Keeper:
         if task is running:
             task.add_done_callback(lambda ended: ended.cancelled() or self.fill(cache))
 
+    async def kept_elsewhere(self) -> set[str]:
+        """Ids of the prefixes that other servers are keeping or releasing just now."""
+        taken = await self._turns.taken_elsewhere()
+        return {name.removeprefix(_keeping("")) for name in taken}
+
     def fills(self) -> dict[str, asyncio.Task[None]]:
         """What is running now, by cache id."""
         return dict(self._fills)
@@ -97,35 +116,55 @@ class Keeper:
     async def _fill(self, cache: CacheObject, on_progress: OnProgress | None) -> None:
         """Make a pending cache's prefix durable, and say how it went."""
         try:
-            tokens, failure = await self._keep(cache, on_progress)
-            # A cache that cannot be used any more is not charged for being kept.
-            status, charge = Status.ERROR, self._charging.over(cache.id)
-            if failure is None:
-                status = Status.READY
-                charge = self._charging.ready(cache.id, cache.tenant, cache.model, tokens)
-            settle = partial(self._caches.settle, cache.id, status, failure, charge)
-            await self._commits.run(settle)
+            prefix = await self._prefix_or_failure(cache)
+            if isinstance(prefix, Failure):
+                await self._settle(cache, 0, prefix)
+                return
+            async with self._turns.turn(_keeping(prefix.id)):
+                if await self._is_settled(cache.id):
+                    return
+                failure = await self._keep(cache, prefix, on_progress)
+                await self._settle(cache, len(prefix), failure)
         except MooringError as error:  # no registry, or no engine: the cache stays pending
             _log.error("cache not settled id=%s error=%s", cache.id, error)
 
-    async def _keep(
-        self, cache: CacheObject, on_progress: OnProgress | None
-    ) -> tuple[int, Failure | None]:
-        """The tokens that are kept, or why they could not be."""
-        begun = time.monotonic()
+    async def _is_settled(self, cache_id: str) -> bool:
+        """Whether another server has done it while we waited for our turn."""
+        if self._turns.is_alone:
+            return False
+        return not await asyncio.to_thread(self._caches.is_pending, cache_id)
+
+    async def _settle(self, cache: CacheObject, tokens: int, failure: Failure | None) -> None:
+        # A cache that cannot be used any more is not charged for being kept.
+        status, charge = Status.ERROR, self._charging.over(cache.id)
+        if failure is None:
+            status = Status.READY
+            charge = self._charging.ready(cache.id, cache.tenant, cache.model, tokens)
+        await self._commits.run(partial(self._caches.settle, cache.id, status, failure, charge))
+
+    async def _prefix_or_failure(self, cache: CacheObject) -> Prefix | Failure:
         try:
-            prefix = await self.prefix_of(cache)
-            async with self._lock(prefix.id):
-                kept = await self._engine.keep(prefix, on_progress)
-        except EngineUnavailable:
+            return await self.prefix_of(cache)
+        except (EngineUnavailable, RegistryFailed):
             raise  # not the cache's fault
         except MooringError as error:
-            _log.error("cache failed id=%s error=%s", cache.id, error)
-            kind = "engine_overloaded_error" if isinstance(error, Overloaded) else "server_error"
-            return 0, Failure(kind, error.message)
+            return _failure(cache.id, error)
         except Exception:  # noqa: BLE001 - a task's edge: nothing must leave it pending for ever
-            _log.exception("cache failed id=%s", cache.id)
-            return 0, Failure("server_error", "the server made a mistake; see its log")
+            return _surprise(cache.id)
+
+    async def _keep(
+        self, cache: CacheObject, prefix: Prefix, on_progress: OnProgress | None
+    ) -> Failure | None:
+        """Why it could not be kept, if it could not."""
+        begun = time.monotonic()
+        try:
+            kept = await self._engine.keep(prefix, on_progress)
+        except EngineUnavailable:
+            raise
+        except MooringError as error:
+            return _failure(cache.id, error)
+        except Exception:  # noqa: BLE001 - as above
+            return _surprise(cache.id)
         _log.info(
             "cache ready id=%s tokens=%d evaluated_tokens=%d seconds=%.2f",
             cache.id,
@@ -133,7 +172,7 @@ class Keeper:
             kept.evaluated_tokens,
             time.monotonic() - begun,
         )
-        return len(prefix), None
+        return None
 
     # Releasing
 
@@ -145,14 +184,11 @@ class Keeper:
     async def _release(self, prefix_id: str) -> None:
         """Forget a prefix unless another live cache holds it: equal content is stored once."""
         try:
-            async with self._lock(prefix_id):
+            async with self._turns.turn(_keeping(prefix_id)):
                 if not await asyncio.to_thread(self._caches.wants, prefix_id):
                     await self._engine.release(prefix_id)
         except MooringError as error:  # its bytes stay until the next start
             _log.error("prefix not released prefix=%s error=%s", prefix_id[:12], error)
-
-    def _lock(self, prefix_id: str) -> asyncio.Lock:
-        return self._locks.setdefault(prefix_id, asyncio.Lock())
 
     # Prefixes
 
@@ -195,6 +231,22 @@ class Keeper:
     def _forget(self, cache_id: str) -> None:
         if (prefix := self._prefixes.pop(cache_id, None)) is not None:
             self._remembered_tokens -= len(prefix)
+
+
+def _keeping(prefix_id: str) -> str:
+    return f"keep {prefix_id}"
+
+
+def _failure(cache_id: str, error: MooringError) -> Failure:
+    _log.error("cache failed id=%s error=%s", cache_id, error)
+    kind = "engine_overloaded_error" if isinstance(error, Overloaded) else "server_error"
+    return Failure(kind, error.message)
+
+
+def _surprise(cache_id: str) -> Failure:
+    """For the error that is being handled."""
+    _log.exception("cache failed id=%s", cache_id)
+    return Failure("server_error", "the server made a mistake; see its log")
 
 
 def conversation_of(cache: CacheObject) -> Conversation:

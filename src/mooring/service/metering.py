@@ -46,7 +46,7 @@ async def charged(
     async def charge(usage: Usage) -> None:
         hit = usage.cached_tokens > 0
         cache_id, tag = (chat.cache_id, chat.tag) if hit else (None, None)
-        limiter.answered(slot, usage.completion_tokens)
+        await limiter.answered(slot, usage.completion_tokens)
         bill = ChatBill(chat.request_id, chat.tenant, chat.model, usage, cache_id, tag)
         await charging.charge(bill)
 

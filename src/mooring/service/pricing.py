@@ -107,11 +107,6 @@ class PriceHistory:
         tariffs = (tariff.since for tariff in self.at(moment).tariffs if tariff.since > moment)
         return min(min(plans, default=_NEVER), min(tariffs, default=_NEVER))
 
-    def followed_by(self, plan: PricePlan, now: int) -> "PriceHistory":
-        """The same, and another plan from now on, though never before the last change."""
-        since = max([now, *(since for since, _ in self.plans)])
-        return PriceHistory((*self.plans, (since, plan)))
-
 
 def plan_to_json(plan: PricePlan) -> dict[str, Any]:
     return asdict(plan)

@@ -7,6 +7,8 @@ import urllib.request
 from pathlib import Path
 from types import TracebackType
 
+from mooring.testing.vllm_worker import Served
+
 _BASE_URL = re.compile(r"base URL\s+(http://\S+)/v1")
 _ENGINE = re.compile(r"engine process ready pid=(\d+)")
 
@@ -14,7 +16,7 @@ _ENGINE = re.compile(r"engine process ready pid=(\d+)")
 class ServerProcess:
     """Runs from construction to `stop` or `kill`; a context manager that stops it."""
 
-    def __init__(self, data_dir: Path, model: Path | None = None, config: str = "") -> None:
+    def __init__(self, data_dir: Path, model: Path | Served | None = None, config: str = "") -> None:
         """Start on a free loopback port and wait until it serves; `config` is TOML.
 
         Raises:
@@ -25,8 +27,12 @@ class ServerProcess:
         settings.write_text(config, "utf-8")
         command = [sys.executable, "-m", "mooring", "serve", "--port", "0"]
         command += ["--data-dir", str(data_dir), "--config", str(settings)]
-        if model is not None:
-            command += ["--model", str(model)]
+        match model:
+            case Served(folder, workers):
+                command += ["--engine", "vllm", "--model", str(folder)]
+                command += [word for url in workers for word in ("--worker", url)]
+            case Path():
+                command += ["--model", str(model)]
         self.log_path = data_dir / "server.log"
         with self.log_path.open("ab") as log:
             start = log.tell()

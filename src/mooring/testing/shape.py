@@ -60,6 +60,8 @@ TINY_LLAMA = ModelShape(2, 4, 2, 64, 128, family=Family.LLAMA)
 TINY_WINDOWED = ModelShape(4, 4, 2, 64, 128, family=Family.GEMMA3, window=64)
 TINY_RECURRENT = ModelShape(2, 0, 0, 64, 0, family=Family.MAMBA)
 TINY_HYBRID = ModelShape(4, 4, 2, 64, 128, family=Family.LFM2)
+TINY_WIDE_HEADS = ModelShape(layers=2, heads=2, kv_heads=1, width=128, feed_forward=256)
+"""Heads of 64, which is the smallest that vLLM's attention takes everywhere."""
 DEMO = ModelShape(layers=4, heads=4, kv_heads=2, width=256, feed_forward=768)
 """The bundled model's shape: about 4 million parameters."""
 HALF = ModelShape(24, 14, 2, 896, 4864, vocabulary=32_000, tied=True)

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import httpx
 import pytest
 
+from mooring.testing.vllm_worker import BLOCK_TOKENS
+
 _numbers = itertools.count()
 
 
@@ -29,6 +31,13 @@ def wait_until_settled(http: httpx.Client, cache: dict) -> dict:
         time.sleep(0.01)
         cache = http.get(f"/v1/caching/{cache['id']}").json()
     return cache
+
+
+@pytest.fixture
+def held(request: pytest.FixtureRequest) -> Callable[[dict], int]:
+    """How many of a cache's tokens a use of it does not compute: with vLLM, those of whole blocks."""
+    block = BLOCK_TOKENS if request.config.getoption("--engine") == "vllm" else 1
+    return lambda cache: cache["tokens"] // block * block
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ def test_json_schema_is_followed(sdk: openai.OpenAI):
         jsonschema.validate(json.loads(choice.message.content), BERTH)
 
 
-def test_json_schema_is_followed_in_a_stream_after_a_cache(sdk: openai.OpenAI, create):
+def test_json_schema_is_followed_in_a_stream_after_a_cache(sdk: openai.OpenAI, create, held):
     cache = create()
     stream = sdk.chat.completions.create(
         model="moonshot-v1",
@@ -65,7 +65,7 @@ def test_json_schema_is_followed_in_a_stream_after_a_cache(sdk: openai.OpenAI, c
     chunks = list(stream)
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     jsonschema.validate(json.loads(text), BERTH)
-    assert chunks[-1].usage.prompt_tokens_details.cached_tokens == cache["tokens"]
+    assert chunks[-1].usage.prompt_tokens_details.cached_tokens == held(cache)
 
 
 def test_the_sdks_parse_helper_gets_its_model(sdk: openai.OpenAI):
@@ -109,6 +109,8 @@ def test_text_is_the_default_format(http: httpx.Client):
     assert plain["choices"] == text["choices"]
 
 
+# Over vLLM the same text is drawn as other tokens than it is cut into, and goes on differently.
+@pytest.mark.embedded
 def test_an_answer_goes_on_from_a_partial_message(http: httpx.Client):
     """The reply holds what follows; the prompt, token for token, holds what was begun."""
     body = {"model": "moonshot-v1", "temperature": 0, "max_tokens": 12}
@@ -122,7 +124,7 @@ def test_an_answer_goes_on_from_a_partial_message(http: httpx.Client):
     assert (begun + rest["choices"][0]["message"]["content"])[: len(text)] == text
 
 
-def test_a_partial_message_after_a_cache_is_a_hit(http: httpx.Client, create):
+def test_a_partial_message_after_a_cache_is_a_hit(http: httpx.Client, create, held):
     cache = create()
     messages = [
         {"role": "cache", "content": f"cache_id={cache['id']}"},
@@ -132,7 +134,7 @@ def test_a_partial_message_after_a_cache_is_a_hit(http: httpx.Client, create):
     body = {"model": "moonshot-v1", "messages": messages, "max_tokens": 4}
     reply = http.post("/v1/chat/completions", json=body)
     assert reply.headers["Msh-Context-Cache-Id"] == cache["id"]
-    assert reply.json()["usage"]["cached_tokens"] == cache["tokens"]
+    assert reply.json()["usage"]["cached_tokens"] == held(cache)
     estimate = http.post("/v1/tokenizers/estimate-token-count", json=body).json()
     assert estimate["data"]["total_tokens"] == reply.json()["usage"]["prompt_tokens"]
 

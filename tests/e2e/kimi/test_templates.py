@@ -16,6 +16,8 @@ from settings import NAMED_ONLY
 
 from mooring.testing import TINY, ServerProcess, write_random_model
 
+pytestmark = pytest.mark.embedded  # each template is in a GGUF of its own
+
 SYSTEM = {"role": "system", "content": "Keep the quay clear at all hours. " * 8}
 USER = {"role": "user", "content": "Is the quay clear?"}
 ANSWER = {"role": "assistant", "content": "It is."}

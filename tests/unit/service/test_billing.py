@@ -115,16 +115,8 @@ def test_the_first_minute_has_begun_with_the_life(ended):
 
 
 def test_a_plan_holds_from_when_it_was_put_in_force_and_not_from_the_date_in_its_tariffs():
-    history = PriceHistory(((0, plan_of((0, 1), name="old")),)).followed_by(
-        plan_of((0, 9), name="new"), 1020
-    )
+    history = PriceHistory(((0, plan_of((0, 1), name="old")), (1020, plan_of((0, 9), name="new"))))
     assert pieces(history, 900, 1140) == [(0, 2, "old", 1), (2, 2, "new", 9)]
-
-
-def test_a_change_under_a_clock_that_was_set_back_does_not_come_before_the_last_one():
-    history = PriceHistory(((0, plan_of((0, 1))), (1000, plan_of((0, 2)))))
-    assert [since for since, _ in history.followed_by(plan_of((0, 3)), 500).plans] == [0, 1000, 1000]
-    assert history.followed_by(plan_of((0, 3)), 500).at(1000) == plan_of((0, 3))
 
 
 def test_a_recorded_plan_is_read_as_it_was():
@@ -138,9 +130,12 @@ CHANGES = st.lists(st.integers(1, 200_000), max_size=4, unique=True)
 @given(st.integers(0, 200_000), st.integers(0, 200_000), CHANGES, CHANGES)
 def test_pieces_are_the_minutes_of_a_life_each_once(began, length, tariffs, plans):
     """Against the slow, obvious way: minute by minute."""
-    history = PriceHistory(((0, plan_of((0, 1), *((at, at) for at in sorted(tariffs)))),))
-    for number, since in enumerate(sorted(plans)):
-        history = history.followed_by(plan_of((0, 2 + number), (since + 5000, 300_000)), since)
+    first = (0, plan_of((0, 1), *((at, at) for at in sorted(tariffs))))
+    later = (
+        (since, plan_of((0, 2 + number), (since + 5000, 300_000)))
+        for number, since in enumerate(sorted(plans))
+    )
+    history = PriceHistory((first, *later))
     slowly = [
         history.at(start).at(start).prices("m", 1).storage_minute
         for start in range(began, began + max(length, 1), 60)

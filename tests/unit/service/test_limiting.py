@@ -25,7 +25,7 @@ async def test_without_limits_everything_is_admitted_and_nothing_reported():
     limiter = make()
     for _ in range(1000):
         slot = await limiter.enter("north")
-        limiter.prompt(slot, 10**9)
+        await limiter.prompt(slot, 10**9)
         assert slot.headers == {}
 
 
@@ -63,21 +63,21 @@ async def test_a_refused_request_holds_no_place():
     with pytest.raises(RateLimited, match="a minute"):
         for _ in range(3):
             (await limiter.enter("north")).leave()
-    assert not limiter._running
+    assert not limiter._tally._running
 
 
 @pytest.mark.parametrize("limit", ["tokens_per_minute", "tokens_per_day"])
 async def test_tokens_are_counted_by_prompt_and_answer(limit):
     limiter = make(**{limit: 100})
     slot = await limiter.enter("north")
-    limiter.prompt(slot, 40)
+    await limiter.prompt(slot, 40)
     assert slot.headers["x-ratelimit-remaining-tokens"] == "60"
-    limiter.answered(slot, 500)  # more than is left: given, and nothing is left
+    await limiter.answered(slot, 500)  # more than is left: given, and nothing is left
     second = await limiter.enter("north")
     with pytest.raises(RateLimited, match="tokens a"):
         for _ in range(3):
-            limiter.prompt(second, 100)
-    limiter.prompt(await limiter.enter("south"), 100)
+            await limiter.prompt(second, 100)
+    await limiter.prompt(await limiter.enter("south"), 100)
 
 
 @pytest.mark.parametrize(
@@ -87,8 +87,8 @@ async def test_a_prompt_that_can_never_be_admitted_is_too_long(limits):
     limiter = make(**limits)
     slot = await limiter.enter("north")
     with pytest.raises(PromptTooLong):
-        limiter.prompt(slot, 101)
-    limiter.prompt(slot, 100)
+        await limiter.prompt(slot, 101)
+    await limiter.prompt(slot, 100)
 
 
 async def test_a_tenants_own_limits_override_the_configured():

@@ -10,7 +10,6 @@ from mooring.core.errors import (
     TenantNotFound,
 )
 from mooring.core.tenant import DEFAULT_TENANT
-from mooring.registry.database import Database
 from mooring.registry.tenants import Tenants
 from mooring.service.tenants import Tenancy
 
@@ -30,13 +29,6 @@ class Time:
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-@pytest.fixture
-def database(tmp_path):
-    database = Database(tmp_path / "registry.sqlite3")
-    yield database
-    database.close()
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from mooring.engine.llamacpp.fill import Fill
 from mooring.engine.llamacpp.outbox import Outbox
 from mooring.engine.llamacpp.request import Choice, Request, Stage
 from mooring.engine.llamacpp.sampler import make_chain, report_logprobs
-from mooring.engine.llamacpp.text import TextStream
+from mooring.engine.text import TextStream
 from mooring.telemetry import Metrics
 
 

@@ -19,10 +19,11 @@ from mooring.engine.llamacpp.binding import (
     measure_state_size,
 )
 from mooring.engine.llamacpp.engine import LlamaEngine
-from mooring.engine.llamacpp.fingerprint import fingerprint, hash_weights
+from mooring.engine.llamacpp.fingerprint import fingerprint
 from mooring.engine.llamacpp.parts import all_parts
 from mooring.engine.prompt import Prompter
 from mooring.engine.template import ChatTemplate
+from mooring.engine.weights import hash_weights
 from mooring.kvstore.codec import Rejection
 from mooring.kvstore.match import BLOCK_TOKENS
 from mooring.kvstore.store import KvStore

@@ -19,7 +19,7 @@ from mooring.engine.llamacpp.cells import Room
 from mooring.engine.llamacpp.grammar import Matcher
 from mooring.engine.llamacpp.restoring import Restore
 from mooring.engine.llamacpp.sequence import Sequence
-from mooring.engine.llamacpp.text import TextStream
+from mooring.engine.text import TextStream
 
 SHARED = (Source.RESIDENT, Source.COMPUTED)
 """What comes out of another sequence; an ask takes from one of them at most."""

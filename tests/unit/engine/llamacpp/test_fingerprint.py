@@ -7,7 +7,8 @@ import os
 import pytest
 
 from mooring.engine.llamacpp.binding import ContextShape
-from mooring.engine.llamacpp.fingerprint import fingerprint, hash_weights
+from mooring.engine.llamacpp.fingerprint import fingerprint
+from mooring.engine.weights import hash_weights
 
 SHAPE = ContextShape(
     cells=512, sequences=4, batch_tokens=64, kv_type="f16", flash_attention=False, threads=2

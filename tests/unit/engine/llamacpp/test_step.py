@@ -11,7 +11,7 @@ from mooring.engine.llamacpp.fill import Fill
 from mooring.engine.llamacpp.request import Choice, Request, Ticket
 from mooring.engine.llamacpp.sequence import Sequence
 from mooring.engine.llamacpp.step import DrawRow, FillRows, plan_step
-from mooring.engine.llamacpp.text import TextStream
+from mooring.engine.text import TextStream
 
 CAPACITY = 16
 

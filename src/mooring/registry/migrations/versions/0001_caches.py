@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from mooring.registry.columns import SERIAL
+
 revision = "0001"
 down_revision = None
 
@@ -10,7 +12,7 @@ down_revision = None
 def upgrade() -> None:
     op.create_table(
         "caches",
-        sa.Column("serial", sa.Integer, nullable=False, autoincrement=True),
+        sa.Column("serial", SERIAL, nullable=False, autoincrement=True),
         sa.Column("id", sa.Text, nullable=False),
         sa.Column("tenant", sa.Text, nullable=False),
         sa.Column("model", sa.Text, nullable=False),

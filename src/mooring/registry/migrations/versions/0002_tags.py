@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from mooring.registry.columns import SERIAL
+
 revision = "0002"
 down_revision = "0001"
 
@@ -10,7 +12,7 @@ down_revision = "0001"
 def upgrade() -> None:
     op.create_table(
         "tags",
-        sa.Column("serial", sa.Integer, nullable=False, autoincrement=True),
+        sa.Column("serial", SERIAL, nullable=False, autoincrement=True),
         sa.Column("tenant", sa.Text, nullable=False),
         sa.Column("name", sa.Text, nullable=False),
         sa.Column("cache_id", sa.Text, nullable=False),

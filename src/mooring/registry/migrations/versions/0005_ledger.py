@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from mooring.registry.columns import SERIAL
+
 revision = "0005"
 down_revision = "0004"
 
@@ -10,7 +12,7 @@ down_revision = "0004"
 def upgrade() -> None:
     op.create_table(
         "charges",
-        sa.Column("serial", sa.Integer, nullable=False, autoincrement=True),
+        sa.Column("serial", SERIAL, nullable=False, autoincrement=True),
         sa.Column("key", sa.Text, nullable=False),
         sa.Column("tenant", sa.Text, nullable=False),
         sa.Column("kind", sa.Text, nullable=False),
@@ -39,7 +41,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "lives",
-        sa.Column("serial", sa.Integer, nullable=False, autoincrement=True),
+        sa.Column("serial", SERIAL, nullable=False, autoincrement=True),
         sa.Column("cache_id", sa.Text, nullable=False),
         sa.Column("tenant", sa.Text, nullable=False),
         sa.Column("model", sa.Text, nullable=False),
@@ -57,8 +59,19 @@ def upgrade() -> None:
                 f"CREATE TRIGGER charges_no_{change.lower()} BEFORE {change} ON charges"
                 " BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END"
             )
+        return
+    op.execute(
+        "CREATE FUNCTION charges_are_final() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE EXCEPTION 'the ledger is append-only'; END $$"
+    )
+    op.execute(
+        "CREATE TRIGGER charges_no_change BEFORE UPDATE OR DELETE OR TRUNCATE ON charges"
+        " FOR EACH STATEMENT EXECUTE FUNCTION charges_are_final()"
+    )
 
 
 def downgrade() -> None:
     for table in ("charges", "accounts", "lives"):
         op.drop_table(table)
+    if op.get_bind().dialect.name != "sqlite":
+        op.execute("DROP FUNCTION charges_are_final")

@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from mooring.registry.columns import SERIAL
+
 revision = "0006"
 down_revision = "0005"
 
@@ -10,7 +12,7 @@ down_revision = "0005"
 def upgrade() -> None:
     op.create_table(
         "plan_history",
-        sa.Column("serial", sa.Integer, nullable=False, autoincrement=True),
+        sa.Column("serial", SERIAL, nullable=False, autoincrement=True),
         sa.Column("since", sa.BigInteger, nullable=False),
         sa.Column("plan", sa.JSON, nullable=False),
         sa.PrimaryKeyConstraint("serial", name="pk_plan_history"),

@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mooring.engine.llamacpp.text import TextStream
+from mooring.engine.text import TextStream
 
 ALPHABET = "ab\n é€😀"  # one to four bytes a character, few enough for stops to be met
 NARROW = st.text(alphabet=ALPHABET, max_size=24)

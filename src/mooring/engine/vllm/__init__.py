@@ -1,0 +1,1 @@
+"""The cluster engine: vLLM workers, and the connector that lives inside them."""
