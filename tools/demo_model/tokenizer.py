@@ -33,6 +33,7 @@ def train_tokenizer() -> Tokenizer:
         show_progress=False,
     )
     bpe.train_from_iterator(texts, trainer)
+    bpe.model.ignore_merges = True  # as llama.cpp has it with these cuts: a word that is a token is one
     bpe.pre_tokenizer = _cut(LLAMA3_CUTS)
     bpe.decoder = decoders.ByteLevel()
     return bpe

@@ -33,17 +33,17 @@ _NAMES = {
 }
 """What llama.cpp calls a part of a Qwen2, and what transformers calls it."""
 
-_QWEN2_CUTS = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+_CUTS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,%d}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+"""With the number of digits that stay together."""
 _BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+_SPLIT = {"type": "Split", "behavior": "Isolated", "invert": False}
 _CUT = {
     "gpt-2": [_BYTE_LEVEL | {"use_regex": True}],
-    "qwen2": [
-        {"type": "Split", "pattern": {"Regex": _QWEN2_CUTS}, "behavior": "Isolated", "invert": False},
-        _BYTE_LEVEL | {"use_regex": False},
-    ],
+    "qwen2": [_SPLIT | {"pattern": {"Regex": _CUTS % 1}}, _BYTE_LEVEL | {"use_regex": False}],
+    "llama-bpe": [_SPLIT | {"pattern": {"Regex": _CUTS % 3}}, _BYTE_LEVEL | {"use_regex": False}],
 }
 """How text is cut before the merges, by llama.cpp's name for it."""
 
@@ -112,6 +112,7 @@ def _tokenizer(vocabulary: Vocabulary) -> dict[str, Any]:
         "decoder": _BYTE_LEVEL | {"use_regex": True},
         "model": {
             "type": "BPE",
+            "ignore_merges": vocabulary.pre == "llama-bpe",  # a word that is a token is taken as it is
             "vocab": {token: number for number, token in enumerate(vocabulary.tokens)},
             "merges": list(vocabulary.merges),
         },
