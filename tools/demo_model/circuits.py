@@ -1,9 +1,13 @@
 """The start of training: attention heads that already look up runs of tokens.
 
-Layer 0 writes the tokens 1, 2 and 3 to 5 places back beside each token. Layer 1 writes the same
-picture of the place before (`before`), and coarser ones of what lies further back. Layer 2
-finds the places whose `before` looks like here, and copies the token that stands there: the longest
-earlier run of tokens that ends like the present one is continued. Layer 3 starts empty.
+Each token has an identity, for saying it, and two short codes, for comparing it. Layers 0 and 1 write
+the codes of the ten tokens before a place beside it, each into a slot of its own. Two heads of layer 2
+compare the slots of each place seen so far with the tokens up to here, one token of offset between them:
+they find where the longest run of tokens like the present one went on, and say how. Function words
+hardly count. What all tokens of a run would count together is known from the run itself, and the first
+token of the text attracts with half a token less than that. So a run that has not been there before, all
+of it, ends at the first token, which stands for "not". The third head prefers what is near, and bears
+one token between, as JSON has a colon where a question has none. The layers after it start empty.
 """
 
 import math
@@ -14,27 +18,51 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import Qwen2ForCausalLM
 
-TOKEN = slice(0, 96)
-BACK_1, BACK_2, BACK_3 = slice(96, 144), slice(144, 192), slice(192, 240)
-HERE = slice(0, 240)
-BEFORE = slice(240, 340)
-FAR, FAR_BEFORE = slice(340, 362), slice(362, 384)
+IDENTITY = 96
+CODE = 10
+"""Dimensions of one code. A head compares with one of two: what one confuses, the other tells apart."""
+CODES = (slice(0, CODE), slice(CODE, 2 * CODE))
+MASS, COMMON, CONTROL, NEWLINE = range(2 * CODE, 2 * CODE + 4)
+"""In a slot: how much the token counts, that it is a function word, a turn's mark, the end of a line."""
+SLOT = 2 * CODE + 4
+SLOTS = 10
+TOKEN = slice(0, IDENTITY)
 PAIRS = HEAD // 2
 STILL = [pair for pair in range(PAIRS) if THETA ** (-pair / PAIRS) < 1e-5]
 STILL_DIMS = STILL + [pair + PAIRS for pair in STILL]
 OUT, READ = 8.0, 0.8
 """How loudly the copied token is written, and read as the next one."""
-GAIN, LAST = 2.0, 1.2
-"""How sharply runs are told apart, and what the last token counts more than those before."""
+NEAR_PAIRS, NEARNESS = (3, 4, 5, 6), 4.0
+"""Which rotary pairs prefer near places, and how strongly."""
+SKIPPING = 0.6
+"""What a run counts for the third head that ended one token earlier: where JSON has a colon more."""
+GAIN = 10.0
+"""What a token that is the same adds to an attention logit."""
+MARGIN = 0.5
+"""Of the tokens that make up a run, this much may be missing before it counts as another run."""
+AT_ITSELF = 0.3
+"""The first token is the one with turns' beginnings all around it; this share is for being one."""
+CODE_NORM, MASS_NORM = 0.65, 0.4
+COMMON_SHARE = 0.3
+"""What is left of a function word's code."""
 BEFORE_A_VALUE = ("is", "|", ":", "=")
-PEAKS = {
-    0: (26.0, 26.0, 26.0, 20.0, 14.0, 10.0, 8.0, 6.0),
-    1: (0.0, 11.0, 22.0, 24.0, 14.0, 10.0, 8.0, 6.0),
-    2: (0.0, 2.0, 9.0, 24.0, 18.0, 10.0, 8.0, 6.0),
-}
-"""How strongly the fastest rotary pairs pull to a place: alone, with its neighbours, or with more."""
-COMMON_WEIGHT = 0.7
-"""Of tokens that stand in every sentence: they say little about which sentence it is."""
+NOISE = 0.0003
+PEAK = (26.0, 26.0, 26.0, 20.0, 14.0, 10.0, 8.0, 6.0)
+"""How strongly the fastest rotary pairs pull to a place."""
+
+
+def slot(number: int) -> slice:
+    """Of the token so many places back; 0 is the token itself."""
+    start = IDENTITY + number * SLOT
+    return slice(start, start + SLOT)
+
+
+ENDING = slot(SLOTS).stop
+"""That a token ends a question: it follows all the words of the key, and is not the value."""
+ENDINGS = ("<|im_end|>", "?", "?<", "\n")
+AT_ENDING = 0.5
+assert ENDING < WIDTH
+assert len(STILL_DIMS) >= SLOTS * CODE + 1
 
 
 def initialise(model: Qwen2ForCausalLM, tokenizer: Tokenizer, counts: Tensor, seed: int) -> None:
@@ -42,77 +70,103 @@ def initialise(model: Qwen2ForCausalLM, tokenizer: Tokenizer, counts: Tensor, se
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         _quieten(model, random)
-        codes = _token_codes(tokenizer, random)
-        common = counts / counts.sum() > 0.01
-        model.model.embed_tokens.weight.zero_()
-        weights = torch.where(common, COMMON_WEIGHT, 1.0)[:, None]
-        model.model.embed_tokens.weight[:, TOKEN] = codes * weights
-        model.lm_head.weight.normal_(0, 0.005, generator=random)
-        model.lm_head.weight[:, TOKEN] += codes * READ
-        first, second, third, _ = model.model.layers
-        for head, (offset, spread, place) in enumerate(((1, 0, BACK_1), (2, 0, BACK_2), (5, 2, BACK_3))):
-            _look_back(first, head, offset, spread)
-            gain = 1.0 / math.sqrt(WIDTH) * (2.5 if spread else 1.0)
-            _move(first, head, _projection(random, place, TOKEN), TOKEN, place, gain)
-        here_to_before = _projection(random, BEFORE, HERE)
-        here_to_before[:, TOKEN] *= LAST
-        far = _projection(random, FAR, TOKEN)
-        for head, (offset, spread, matrix, source, place, gain) in enumerate(
-            (
-                (1, 0, here_to_before, HERE, BEFORE, 1.5),
-                (7.5, 2, far, TOKEN, FAR, 2.5),
-                (8.5, 2, far, TOKEN, FAR_BEFORE, 2.5),
-            )
-        ):
-            _look_back(second, head, offset, spread)
-            _move(second, head, matrix, source, place, gain * 2.0 / math.sqrt(WIDTH))
-        for head in range(HEADS):
-            _match(third, head, here_to_before, random, recency=4.0 if head == 1 else 0.0)
-            _move(third, head, torch.eye(96), TOKEN, TOKEN, OUT / math.sqrt(WIDTH))
+        identities = _identities(tokenizer, random)
+        embedding, head = model.model.embed_tokens.weight, model.lm_head.weight
+        embedding.zero_()
+        embedding[:, TOKEN] = identities
+        embedding[:, slot(0)] = _codes(tokenizer, counts / counts.sum() > 0.01, random)
+        head.normal_(0, 0.005, generator=random)
+        head[:, TOKEN] += identities * READ
+        embedding[_tokens(tokenizer, ENDINGS), ENDING] = 1.0
+        turn, no = tokenizer.token_to_id("<|im_start|>"), tokenizer.token_to_id("Ġnot")
+        embedding[turn, TOKEN] = identities[no]
+        first, second, third, *_ = model.model.layers
+        filled = 2.0  # of a place's energy: identity and slot 0, each a unit
+        for index in range(HEADS):
+            _look_back(first, index, 1 + index)
+            _move(first, index, slot(0), slot(1 + index), filled)
+        filled += HEADS
+        for index, (back, last) in enumerate(((3, 6), (6, 9), (9, 10))):
+            _look_back(second, index, back)
+            source = slice(slot(1).start, slot(last - back).stop)
+            _move(second, index, source, slice(slot(back + 1).start, slot(last).stop), filled)
+        filled += SLOTS - HEADS
+        for index in range(HEADS):
+            _match(third, index, CODES[index % 2], filled, to_nothing=index < 2)
+            _move(third, index, TOKEN, TOKEN, filled, loudness=OUT)
+        _pull_near(third, 2)
 
 
 def _quieten(model: Qwen2ForCausalLM, random: torch.Generator) -> None:
     """Everything may learn, and nothing speaks yet."""
-    empty = model.model.layers[-1]
+    empty = model.model.layers[3:]
     for layer in model.model.layers:
         for matrix in (layer.mlp.gate_proj, layer.mlp.up_proj):
             matrix.weight.normal_(0, 1 / math.sqrt(WIDTH), generator=random)
-        layer.mlp.down_proj.weight.normal_(0, 0.002, generator=random)
+        layer.mlp.down_proj.weight.normal_(0, NOISE, generator=random)
         attention = layer.self_attn
         for matrix in (attention.q_proj, attention.k_proj, attention.v_proj):
-            spread = 1 / math.sqrt(WIDTH) if layer is empty else 0.002
+            spread = 1 / math.sqrt(WIDTH) if layer in empty else NOISE
             matrix.weight.normal_(0, spread, generator=random)
             matrix.bias.zero_()
-        attention.o_proj.weight.normal_(0, 0.005 if layer is empty else 0.002, generator=random)
+        attention.o_proj.weight.normal_(0, 0.005 if layer in empty else NOISE, generator=random)
 
 
-def _token_codes(tokenizer: Tokenizer, random: torch.Generator) -> Tensor:
-    """Unit vectors [tokens, 96]; ` The`, `the` and ` the` have a part in common, ` is` and ` |` more."""
-    shared: dict[str, Tensor] = {}
-    codes = []
+def _stems(tokenizer: Tokenizer) -> list[str]:
+    """What a token has in common with others: ` The`, `the` and ` the`; ` is` and ` |`."""
+    stems = []
     for token in range(tokenizer.get_vocab_size()):
         text = tokenizer.decode([token], skip_special_tokens=False).strip().lower()
-        own = 0.8
-        if text in BEFORE_A_VALUE:
-            text, own = "is", 0.4
-        stem = shared.setdefault(text, torch.randn(96, generator=random))
-        codes.append(math.sqrt(1 - own**2) * stem + own * torch.randn(96, generator=random))
-    stacked = torch.stack(codes)
-    return stacked / stacked.norm(dim=1, keepdim=True)
+        stems.append("is" if text in BEFORE_A_VALUE else text)
+    return stems
 
 
-def _projection(random: torch.Generator, to: slice, source: slice) -> Tensor:
-    """A random projection that keeps lengths: [to, source]."""
-    rows, columns = to.stop - to.start, source.stop - source.start
-    q, _ = torch.linalg.qr(torch.randn(columns, columns, generator=random))
-    return q[:rows] * math.sqrt(columns / rows)
+def _tokens(tokenizer: Tokenizer, texts: tuple[str, ...]) -> list[int]:
+    """Those whose text, without spaces around it, is one of these."""
+    said = [tokenizer.decode([t], skip_special_tokens=False) for t in range(tokenizer.get_vocab_size())]
+    return [token for token, text in enumerate(said) if text in texts or text.strip(" ") in texts]
 
 
-def _look_back(layer: torch.nn.Module, head: int, offset: float, spread: int) -> None:
-    """Attend `offset` places back, whatever stands there; a spread makes the peak that wide."""
+def _identities(tokenizer: Tokenizer, random: torch.Generator) -> Tensor:
+    """Unit vectors [tokens, IDENTITY]."""
+    shared: dict[str, Tensor] = {}
+    rows = []
+    for stem in _stems(tokenizer):
+        common = shared.setdefault(stem, torch.randn(IDENTITY, generator=random))
+        rows.append(0.6 * common + 0.8 * torch.randn(IDENTITY, generator=random))
+    return _unit(torch.stack(rows))
+
+
+def _codes(tokenizer: Tokenizer, common: Tensor, random: torch.Generator) -> Tensor:
+    """Unit vectors [tokens, SLOT]: tokens that differ in a space or a capital have the same."""
+    shared: dict[str, Tensor] = {}
+    rows = []
+    newlines = set(_tokens(tokenizer, ("\n",)))
+    control = {tokenizer.token_to_id(mark) for mark in ("<|im_start|>", "<|im_end|>", "<|endoftext|>")}
+    for token, stem in enumerate(_stems(tokenizer)):
+        drawn = shared.setdefault(stem, torch.randn(2, CODE, generator=random))
+        row = torch.zeros(SLOT)
+        if token in control:
+            row[CONTROL] = 1.0
+        elif token in newlines:
+            row[NEWLINE] = 1.0
+        else:
+            weight = COMMON_SHARE if common[token] or not stem else 1.0
+            row[: 2 * CODE] = (_unit(drawn) * CODE_NORM * weight).flatten()
+            row[MASS] = MASS_NORM * weight**2
+            row[COMMON] = math.sqrt(max(0.0, 1.0 - float(row.square().sum())))
+        rows.append(row)
+    return torch.stack(rows)
+
+
+def _unit(rows: Tensor) -> Tensor:
+    return rows / rows.norm(dim=-1, keepdim=True)
+
+
+def _look_back(layer: torch.nn.Module, head: int, offset: int) -> None:
+    """Attend `offset` places back, whatever stands there."""
     attention = layer.self_attn
-    strength = PEAKS[spread]
-    for pair, amount in enumerate(strength):
+    for pair, amount in enumerate(PEAK):
         frequency = THETA ** (-pair / PAIRS)
         size = math.sqrt(amount * math.sqrt(HEAD))
         low, high = head * HEAD + pair, head * HEAD + pair + PAIRS
@@ -122,34 +176,53 @@ def _look_back(layer: torch.nn.Module, head: int, offset: float, spread: int) ->
 
 
 def _move(
-    layer: torch.nn.Module, head: int, matrix: Tensor, source: slice, place: slice, gain: float
+    layer: torch.nn.Module, head: int, source: slice, place: slice, energy: float, loudness: float = 1.0
 ) -> None:
-    """What the head attends to is read from `source` through `matrix` and added at `place`."""
-    rows = matrix.shape[0]
+    """What stands at `source` where the head attends is added at `place`.
+
+    `energy` is that of a place's vector, which the layer's normalisation brings to WIDTH.
+    """
+    size = source.stop - source.start
     attention = layer.self_attn
-    attention.v_proj.weight[head * HEAD : head * HEAD + rows, source] += matrix
-    attention.o_proj.weight[place, head * HEAD : head * HEAD + rows] += torch.eye(rows) * gain
+    own = slice(head * HEAD, head * HEAD + size)
+    attention.v_proj.weight[own, source] += torch.eye(size)
+    attention.o_proj.weight[place, own] += torch.eye(size) * loudness * math.sqrt(energy / WIDTH)
 
 
-def _match(
-    layer: torch.nn.Module, head: int, here_to_before: Tensor, random: torch.Generator, recency: float
-) -> None:
-    """Attend where `before` looks like here does, in the rotary pairs that hardly turn."""
+def _match(layer: torch.nn.Module, head: int, code: slice, energy: float, *, to_nothing: bool) -> None:
+    """Attend where the tokens before are those up to here, or else to the first token of all."""
     attention = layer.self_attn
-    still = [head * HEAD + dim for dim in STILL_DIMS]
-    mix, _ = torch.linalg.qr(torch.randn(len(still), len(still), generator=random))
-    near, distant = mix[:, :100], mix[:, 100:]
-    wide = distant.shape[1]
-    query = torch.zeros(len(still), WIDTH)
-    query[:, HERE] = near @ here_to_before * GAIN
-    query[:, FAR.start : FAR.start + wide] = distant * GAIN
-    key = torch.zeros(len(still), WIDTH)
-    key[:, BEFORE] = near * GAIN
-    key[:, FAR_BEFORE.start : FAR_BEFORE.start + wide] = distant * GAIN
-    attention.q_proj.weight[still] += query
-    attention.k_proj.weight[still] += key
-    if recency:
-        for pair in (5, 6):
-            size = math.sqrt(recency * math.sqrt(HEAD))
-            attention.k_proj.bias[head * HEAD + pair] = size
-            attention.q_proj.bias[head * HEAD + pair] = size
+    loud = math.sqrt(GAIN * math.sqrt(HEAD) * energy / WIDTH) / CODE_NORM
+    still = iter(head * HEAD + dim for dim in STILL_DIMS)
+    for number in range(SLOTS):
+        for dim in range(code.start, code.stop):
+            row = next(still)
+            attention.q_proj.weight[row, slot(number).start + dim] += loud
+            attention.k_proj.weight[row, slot(number + 1).start + dim] += loud
+            if not to_nothing:
+                attention.q_proj.weight[row, slot(number + 1).start + dim] += loud * SKIPPING
+    if to_nothing:
+        row = next(still)
+        loud = math.sqrt(GAIN * math.sqrt(HEAD))
+        for number in range(SLOTS):
+            attention.q_proj.weight[row, slot(number).start + MASS] += (
+                loud * math.sqrt(energy / WIDTH) / MASS_NORM
+            )
+            attention.k_proj.weight[row, slot(number + 1).start + CONTROL] += (
+                loud * math.sqrt(energy / WIDTH) * (1 - AT_ITSELF) / SLOTS
+            )
+        attention.k_proj.weight[row, slot(0).start + CONTROL] += (
+            loud * math.sqrt(energy / WIDTH) * AT_ITSELF
+        )
+        for mark in (ENDING, slot(1).start + NEWLINE):
+            attention.k_proj.weight[row, mark] -= loud * math.sqrt(energy / WIDTH) * AT_ENDING
+        attention.q_proj.bias[row] -= loud * MARGIN
+
+
+def _pull_near(layer: torch.nn.Module, head: int) -> None:
+    """Of equals, the nearer ones."""
+    attention = layer.self_attn
+    for pair in NEAR_PAIRS:
+        size = math.sqrt(NEARNESS * math.sqrt(HEAD))
+        attention.k_proj.bias[head * HEAD + pair] = size
+        attention.q_proj.bias[head * HEAD + pair] = size

@@ -49,7 +49,7 @@ def write_gguf(path: Path, weights: dict[str, Tensor], tokenizer: Tokenizer) -> 
     writer.add_rope_freq_base(THETA)
     writer.add_layer_norm_rms_eps(1e-6)
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("qwen2")
+    writer.add_tokenizer_pre("llama-bpe")
     described = json.loads(tokenizer.to_str())["model"]
     tokens = sorted(described["vocab"], key=described["vocab"].__getitem__)
     writer.add_token_list(tokens)

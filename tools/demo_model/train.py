@@ -9,6 +9,8 @@ import json
 import math
 import random
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +18,7 @@ from typing import Any, TypeVar
 import torch
 from batches import IGNORED, Batch, make_batch
 from circuits import initialise
-from model import make_model
+from model import HEAD, make_model
 from scores import score
 from tokenizer import train_tokenizer
 from tokenizers import Tokenizer
@@ -25,19 +27,30 @@ from transformers import Qwen2ForCausalLM
 
 SEED = 20_240_701
 PEAK_RATE = 8e-4
-CAREFUL = 0.25
-"""The share of the rate at which the weights change that `circuits.py` has set up."""
+SHARES = (
+    ("embed_tokens", 0.0),
+    ("lm_head", 0.25),
+    (".layers.0.mlp", 0.1),
+    (".layers.1.mlp", 0.1),
+    (".layers.0.", 0.0),
+    (".layers.1.", 0.0),
+    (".layers.2.self_attn", 0.5),
+    (".layers.2.input_layernorm", 0.02),
+    ("", 1.0),
+)
+"""By a part of their names, at which share of the rate weights learn: `circuits.py` has set many up."""
 WARM_UP_STEPS = 60
 SAVE_EVERY_S = 150
 STEP_TOKENS = ((0.35, 2048), (1.1, 4096))
 LENGTHS = (
     (0.25, (512,)),
-    (0.5, (512, 512, 1024)),
+    (0.5, (512, 1024)),
     (0.8, (512, 1024, 2048)),
-    (1.1, (1024, 2048, 4096, 8192)),
+    (1.1, (1024, 2048, 2048, 4096, 8192)),
 )
 """Up to which share of the budget, rows of which lengths."""
-
+COMPARING, CALM = slice(0, 2 * HEAD), 0.04
+"""The heads of layer 2 that compare runs of tokens learn at this share of what the third one does."""
 
 T = TypeVar("T")
 
@@ -85,12 +98,29 @@ def _token_counts(tokenizer: Tokenizer) -> Tensor:
 
 
 def _groups(model: Qwen2ForCausalLM) -> list[dict[str, Any]]:
-    """Attention that was set up learns carefully; what starts empty learns fast."""
-    set_up, empty = [], []
+    """What was set up does not learn, or carefully; what starts empty learns fast."""
+    shares: dict[float, list[torch.nn.Parameter]] = {}
     for name, weights in model.named_parameters():
-        is_empty = ".mlp." in name or "norm" in name or ".layers.3." in name
-        (empty if is_empty else set_up).append(weights)
-    return [{"params": set_up, "share": CAREFUL}, {"params": empty, "share": 1.0}]
+        share = next(share for part, share in SHARES if part in name)
+        if share:
+            shares.setdefault(share, []).append(weights)
+        else:
+            weights.requires_grad_(False)
+    return [{"params": params, "share": share} for share, params in shares.items()]
+
+
+@contextmanager
+def _calm(model: Qwen2ForCausalLM) -> Iterator[None]:
+    """Of a step, the comparing heads take a small part."""
+    attention = model.model.layers[2].self_attn
+    inward = (attention.q_proj, attention.k_proj, attention.v_proj)
+    parts = [part[COMPARING] for matrix in inward for part in (matrix.weight, matrix.bias)]
+    parts.append(attention.o_proj.weight[:, COMPARING])
+    before = [part.detach().clone() for part in parts]
+    yield
+    with torch.no_grad():
+        for part, old in zip(parts, before, strict=True):
+            part.copy_(torch.lerp(old, part, CALM))
 
 
 def _resume(out: Path, model: Qwen2ForCausalLM, optimizer: torch.optim.Optimizer) -> Progress:
@@ -136,7 +166,8 @@ def _train(
         loss, logits = _loss(model, batch, device)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        with _calm(model):
+            optimizer.step()
         optimizer.zero_grad()
         progress.step += 1
         progress.tokens += batch.tokens.numel()
