@@ -71,7 +71,7 @@ async def test_bytes_that_a_chat_brings_back_after_the_end_go_again(cluster, ser
         async def late(generation):
             """Its cache ends, and all blocks of the worker go to others, before it is there."""
             await services.contexts.delete(TENANT, cache.id)
-            await until(lambda: cluster.stored() == before)
+            await until(lambda: cluster.stored() <= before)
             for seed in range(3):
                 prompt = tokens(1900, seed=secrets.randbits(20) + seed)
                 async for _ in generate(asked(prompt, max_tokens=1)):
@@ -82,7 +82,7 @@ async def test_bytes_that_a_chat_brings_back_after_the_end_go_again(cluster, ser
         services.engine.generate = late
         answer = await services.ask(cache)
         assert (answer.source, answer.cached_tokens) == (Source.COMPUTED, 0)
-        await until(lambda: cluster.stored() == before)
+        await until(lambda: cluster.stored() <= before)
         await until(lambda: report(worker)["pinned"].keys() <= pinned)
 
 
@@ -98,9 +98,9 @@ async def test_a_release_that_no_worker_hears_is_repeated(cluster, server) -> No
             workers._set(member, State.DOWN, "unplugged")
         await services.contexts.delete(TENANT, cache.id)
         await until(lambda: services.keeper._unreleased)
-        assert cluster.stored() > before
+        assert not cluster.stored() <= before
         for member in workers.members:
             member.wake.set()
         await until(lambda: len(workers.up) == 2)
         await services.contexts.sweep()
-        await until(lambda: cluster.stored() == before)
+        await until(lambda: cluster.stored() <= before)

@@ -132,13 +132,18 @@ def test_what_is_made_again_at_once_survives_the_other_servers_sweep(pair: Pair)
 
 @contextmanager
 def making(server: Server) -> Iterator[list[dict]]:
-    """Caches made one after the other as long as this is open."""
+    """Caches made one after the other as long as this is open; 503 is taken for an answer."""
     made: list[dict] = []
     stop = threading.Event()
 
     def make() -> None:
         while not stop.is_set():
-            made.append(server.create(60))
+            reply = server.try_to_begin(rules(60))
+            if reply.status_code == 200:
+                made.append(reply.json())
+            else:
+                assert reply.json()["error"]["code"] == "registry_unavailable", reply.text
+            time.sleep(0.2)
 
     thread = threading.Thread(target=make)
     thread.start()
@@ -152,6 +157,7 @@ def making(server: Server) -> Iterator[list[dict]]:
 
 def test_a_killed_server_takes_nothing_along_and_returns_to_the_same_state(pair: Pair) -> None:
     cache, body = pair.one.create(), {"max_tokens": 900, "temperature": 1, "n": 4, "stream": True}
+    drawn = pair.of_workers("vllm:generation_tokens_total")
     with pair.one.http.stream(
         "POST", "/v1/chat/completions", json=chat(cache, "Tell all.", **body)
     ) as stream:
@@ -162,9 +168,12 @@ def test_a_killed_server_takes_nothing_along_and_returns_to_the_same_state(pair:
         with pytest.raises(httpx.TransportError):
             list(chunks)
     assert cached(pair.two.ask(cache)) == held(cache)
+    until(lambda: not pair.of_workers("vllm:num_requests_running"))  # and nobody draws on in vain
+    assert pair.of_workers("vllm:generation_tokens_total") - drawn < 4 * 900
     pair.two.when_ready(pending)
     with making(pair.two) as made:
         pair.one = pair.start("one")
+    made = [pair.two.when_ready(each) for each in made]
     assert pair.one.http.get("/v1/caching").json() == pair.two.http.get("/v1/caching").json()
     pair.assert_used_everywhere(cache, pending, made[0], made[-1])
     for each in made:
@@ -184,7 +193,12 @@ def test_an_outage_of_the_registry_fails_cleanly_and_the_ledger_is_exact(
     cache = pair.one.create()
     pair.assert_used_everywhere(cache)
     before = {line.request_id for line in lines(pair.url)}
-    with Load([server.process.url for server in pair.servers], chat(cache, "Is it?")) as load:
+    urls = [server.process.url for server in pair.servers]
+    with (
+        Load(urls, chat(cache, "Is it?")) as load,
+        making(pair.one) as by_one,
+        making(pair.two) as by_two,
+    ):
         load.until_answered(20)
         registry.stop()
         time.sleep(OUTAGE_S)
@@ -204,7 +218,9 @@ def test_an_outage_of_the_registry_fails_cleanly_and_the_ledger_is_exact(
     assert charged == {name: expected(usage) for name, usage in load.answered.items()}
     for server in pair.servers:
         assert "Traceback" not in server.process.log_path.read_text()
-    pair.assert_used_everywhere(cache)
+    made = [pair.two.when_ready(each) for each in (*by_one, *by_two)]
+    assert pair.charged(*made) == sorted(each["id"] for each in made)
+    pair.assert_used_everywhere(cache, by_one[-1], by_two[-1])
 
 
 def expected(usage: dict) -> Counter[str]:

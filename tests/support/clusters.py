@@ -59,10 +59,13 @@ class Server:
 
     def begin(self, text: str) -> dict:
         """A cache that is being filled."""
-        body = {"model": "moonshot-v1", "messages": [{"role": "system", "content": text}], "ttl": 3600}
-        reply = self.http.post("/v1/caching", json=body)
+        reply = self.try_to_begin(text)
         assert reply.status_code == 200, reply.text
         return reply.json()
+
+    def try_to_begin(self, text: str) -> httpx.Response:
+        body = {"model": "moonshot-v1", "messages": [{"role": "system", "content": text}], "ttl": 3600}
+        return self.http.post("/v1/caching", json=body)
 
     def when_ready(self, cache: dict) -> dict:
         until(lambda: self.get(cache)["status"] != "pending")
@@ -122,6 +125,12 @@ def report(worker: str) -> dict:
     request = urllib.request.Request(f"{worker}/v1/completions", json.dumps(body).encode(), headers)
     with urllib.request.urlopen(request) as reply:
         return json.load(reply)["kv_transfer_params"]["mooring"]
+
+
+def vllm_metric(worker: str, name: str) -> float:
+    with urllib.request.urlopen(f"{worker}/metrics") as reply:
+        lines = reply.read().decode().splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name + "{"))
 
 
 @contextmanager

@@ -3,8 +3,9 @@
 from contextlib import ExitStack
 from pathlib import Path
 
-from clusters import CONFIG, Server, cached, held, report, running
+from clusters import CONFIG, Server, cached, held, report, running, vllm_metric
 from ledgers import lines
+from settings import NAMED_ONLY
 
 from mooring.core.charge import ChargeKind
 
@@ -17,7 +18,7 @@ claim_s = 20
 sweep_interval_s = {SWEEP_S}
 [billing]
 plan = "dollar-2025"
-"""
+{NAMED_ONLY}"""
 PATIENT = "?connect_timeout=60"
 """A new connection takes seconds on a machine that computes on all of its cores."""
 
@@ -50,6 +51,10 @@ class Pair:
     @property
     def recomputed(self) -> float:
         return self.metric("mooring_prefix_recomputed_total")
+
+    def of_workers(self, name: str) -> float:
+        """One of vLLM's own metrics."""
+        return sum(vllm_metric(worker, name) for worker in self.workers)
 
     def pinned(self) -> list[set[str]]:
         """By worker."""
