@@ -101,11 +101,6 @@ class Charging:
             self._history = PriceHistory(tuple(recorded))
         return bool(recorded)
 
-    def refresh(self) -> None:
-        """Go by the plan that another server may have put in force. Blocking."""
-        if self._ledger.is_shared:
-            self.recall()
-
     @property
     def is_prepaid(self) -> bool:
         return self._overdraft is not None

@@ -261,13 +261,16 @@ class Contexts:
 
         Of several servers each marks what no other has, and hears from the others what has ended.
         """
-        await asyncio.to_thread(self._charging.refresh)
+        shared = self._caches.are_shared
+        if shared:
+            await asyncio.to_thread(self._charging.recall)
         running = self._keeper.fills()  # a cache revived behind our back has a newer one
         now, charge = int(self._clock()), self._charging.over
         for over in await asyncio.to_thread(self._caches.expire, now, charge):
             _log.info("cache expired id=%s tenant=%s", over.id, over.tenant)
             self._keeper.drop(over.id, over.prefix_id, running.get(over.id))
-        await self._drop_what_others_ended(running)
+        if shared:
+            await self._drop_what_others_ended(running)
         self._keeper.release_again()
         elsewhere = await self._keeper.kept_elsewhere()
         for cache in await asyncio.to_thread(self._caches.pending):

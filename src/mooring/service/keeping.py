@@ -137,7 +137,10 @@ class Keeper:
                 if await self._is_settled(cache.id):
                     return
                 failure = await self._keep(cache, prefix, on_progress)
-                await self._settle(cache, len(prefix), failure)
+                if not self._turns.is_alone:  # the next server to have its turn looks at the row
+                    await self._settle(cache, len(prefix), failure)
+                    return
+            await self._settle(cache, len(prefix), failure)  # equal ones share a commit
         except MooringError as error:  # no registry, or no engine: the cache stays pending
             _log.error("cache not settled id=%s error=%s", cache.id, error)
 
