@@ -198,11 +198,15 @@ def test_an_outage_of_the_registry_fails_cleanly_and_the_ledger_is_exact(
         Load(urls, chat(cache, "Is it?")) as load,
         making(pair.one) as by_one,
         making(pair.two) as by_two,
+        ExitStack() as streams,
     ):
         load.until_answered(20)
+        running = [begun(streams, server, cache) for server in pair.servers]
         registry.stop()
         time.sleep(OUTAGE_S)
         until(lambda: load.statuses[503])
+        load.answered.update(ended(chunks) for chunks in running)  # answers go on without a registry
+        assert all(server.metric("mooring_charges_waiting_bytes") for server in pair.servers)
         registry.start()
         load.until_answered(20)
     assert set(load.statuses) == {200, 503}
@@ -221,6 +225,22 @@ def test_an_outage_of_the_registry_fails_cleanly_and_the_ledger_is_exact(
     made = [pair.two.when_ready(each) for each in (*by_one, *by_two)]
     assert pair.charged(*made) == sorted(each["id"] for each in made)
     pair.assert_used_everywhere(cache, by_one[-1], by_two[-1])
+
+
+def begun(streams: ExitStack, server: Server, cache: dict) -> Iterator[dict]:
+    """The chunks of a long answer, of which the first words have come."""
+    more = {"n": 2, "max_tokens": 600, "temperature": 1, "stream_options": {"include_usage": True}}
+    body = chat(cache, "Tell all.", stream=True, **more)
+    stream = streams.enter_context(server.http.stream("POST", "/v1/chat/completions", json=body))
+    said = (line.removeprefix("data: ") for line in stream.iter_lines() if line.startswith("data: "))
+    next(line for line in said if '"content":""' not in line)
+    return (json.loads(line) for line in said if line != "[DONE]")
+
+
+def ended(chunks: Iterator[dict]) -> tuple[str, dict]:
+    """The answer's id and usage."""
+    last = list(chunks)[-1]
+    return last["id"], last["usage"]
 
 
 def expected(usage: dict) -> Counter[str]:
