@@ -5,7 +5,7 @@ import secrets
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -111,6 +111,22 @@ def held(cache: dict) -> int:
 def cached(reply: httpx.Response) -> int:
     assert reply.status_code == 200, reply.text
     return reply.json()["usage"]["cached_tokens"]
+
+
+def begun(streams: ExitStack, server: Server, cache: dict) -> Iterator[dict]:
+    """The chunks of a long answer, of which the first words have come."""
+    more = {"n": 4, "max_tokens": 1000, "temperature": 1, "stream_options": {"include_usage": True}}
+    body = chat(cache, "Tell all.", stream=True, **more)
+    stream = streams.enter_context(server.http.stream("POST", "/v1/chat/completions", json=body))
+    said = (line.removeprefix("data: ") for line in stream.iter_lines() if line.startswith("data: "))
+    next(line for line in said if '"content":""' not in line)
+    return (json.loads(line) for line in said if line != "[DONE]")
+
+
+def ended(chunks: Iterator[dict]) -> tuple[str, dict]:
+    """The answer's id and usage."""
+    last = list(chunks)[-1]
+    return last["id"], last["usage"]
 
 
 def report(worker: str) -> dict:
