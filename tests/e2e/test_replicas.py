@@ -4,23 +4,22 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 import pytest
 import sqlalchemy as sa
+from ledgers import lines
+from load import Load
 from postgresql import PostgresServer
 from settings import NAMED_ONLY
 
 from mooring.core.charge import ChargeKind
 from mooring.registry.database import Database
 from mooring.registry.ledger import Ledger
-from mooring.registry.schema import accounts, charges
 from mooring.testing import ServerProcess
 
 ADMIN_KEY = "admin-of-these-servers"
@@ -100,22 +99,6 @@ def when_ready(server: ServerProcess, cache: dict) -> dict:
     return cache
 
 
-def lines(url: str) -> list[sa.Row]:
-    database = Database(sa.make_url(url), connections=2)
-    with database.read() as connection:
-        found = list(connection.execute(charges.select()).all())
-        balances = {
-            (row.tenant, row.currency): row.balance for row in connection.execute(accounts.select())
-        }
-    database.close()
-    owed: Counter[tuple[str, str]] = Counter()
-    for line in found:
-        assert line.amount == line.quantity * line.unit
-        owed[line.tenant, line.currency] += line.amount
-    assert balances == {account: -amount for account, amount in owed.items()}
-    return found
-
-
 def test_a_cache_made_on_one_is_used_on_the_other_and_billed_once(pair, url: str):
     cache = when_ready(pair[1], made(pair[0]))
     use = {"role": "cache", "content": f"cache_id={cache['id']}"}
@@ -174,51 +157,10 @@ def test_a_limit_holds_across_both(pair):
 # The database is away
 
 
-@dataclass
-class Load:
-    """Clients that ask again and again, and what came of it."""
-
-    servers: tuple[ServerProcess, ...]
-    stop: threading.Event = field(default_factory=threading.Event)
-    answered: dict[str, dict] = field(default_factory=dict)
-    """Usage by id."""
-    statuses: Counter[int] = field(default_factory=Counter)
-    refusals: list[httpx.Response] = field(default_factory=list)
-
-    def __enter__(self) -> "Load":
-        self._threads = [
-            threading.Thread(target=self._ask, args=(server,)) for server in self.servers * 2
-        ]
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self.stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _ask(self, server: ServerProcess) -> None:
-        with httpx.Client(base_url=server.url, timeout=60) as http:
-            while not self.stop.is_set():
-                reply = http.post("/v1/chat/completions", json=CHAT)
-                self.statuses[reply.status_code] += 1
-                if reply.status_code == 200:
-                    self.answered[reply.json()["id"]] = reply.json()["usage"]
-                else:
-                    self.refusals.append(reply)
-                    time.sleep(0.05)
-
-    def until_answered(self, more: int) -> None:
-        enough = len(self.answered) + more
-        while len(self.answered) < enough:
-            time.sleep(0.01)
-
-
 def test_an_outage_of_the_registry_fails_cleanly_and_loses_no_charge(
     pair, url: str, registry: PostgresServer
 ):
-    with Load(pair) as load:
+    with Load([server.url for server in pair], CHAT) as load:
         load.until_answered(20)
         registry.stop()
         time.sleep(OUTAGE_S)
