@@ -142,7 +142,10 @@ def test_a_limit_holds_across_both(pair):
         admin.post("/tenants", json={"id": "north"}).raise_for_status()
         admin.patch("/tenants/north", json={"limits": {"requests_per_minute": 12}}).raise_for_status()
         key = admin.post("/tenants/north/keys", json={}).json()["secret"]
+    while any(httpx.get(f"{server.url}/v1/models").status_code == 200 for server in pair):
+        time.sleep(0.1)  # until both know that there is a key
     statuses: Counter[int] = Counter()
+    begun = time.time()
     while statuses[429] < 4:
         for server in pair:
             headers = {"Authorization": f"Bearer {key}"}
@@ -151,7 +154,10 @@ def test_a_limit_holds_across_both(pair):
             )
             statuses[reply.status_code] += 1
     assert set(statuses) == {200, 429}
-    assert 12 <= statuses[200] <= 24  # as many again, if a minute has begun meanwhile
+    minutes = int(
+        time.time() // 60 - begun // 60
+    )  # that have begun meanwhile; the first was not a whole one
+    assert 12 <= statuses[200] <= 12 * (2 + minutes)
 
 
 # The database is away
@@ -173,6 +179,8 @@ def test_an_outage_of_the_registry_fails_cleanly_and_loses_no_charge(
         assert (error["type"], error["code"]) == ("server_error", "registry_unavailable")
         assert int(refusal.headers["Retry-After"]) >= 1
     for server in pair:
+        while not httpx.get(f"{server.url}/metrics").is_success:  # not reached again yet
+            time.sleep(0.1)
         while server.metric("mooring_charges_waiting_bytes"):
             time.sleep(0.05)
         server.stop()

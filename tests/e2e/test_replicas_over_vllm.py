@@ -13,7 +13,7 @@ import pytest
 from clusters import ADMIN, BLOCK, Server, begun, cached, chat, ended, held, rules, until
 from ledgers import lines
 from load import Load
-from pairs import PATIENT, SWEEP_S, Pair
+from pairs import SWEEP_S, Pair
 from postgresql import PostgresServer
 
 from mooring.core.charge import ChargeKind
@@ -36,7 +36,7 @@ def both(
     two_workers, registry: PostgresServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Pair]:
     with ExitStack() as stack:
-        yield Pair(two_workers, registry.create() + PATIENT, tmp_path_factory.mktemp("servers"), stack)
+        yield Pair(two_workers, registry.create(), tmp_path_factory.mktemp("servers"), stack)
 
 
 @pytest.fixture

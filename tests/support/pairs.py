@@ -19,8 +19,6 @@ sweep_interval_s = {SWEEP_S}
 [billing]
 plan = "dollar-2025"
 {NAMED_ONLY}"""
-PATIENT = "?connect_timeout=60"
-"""A new connection takes seconds on a machine that computes on all of its cores."""
 
 
 class Pair:
