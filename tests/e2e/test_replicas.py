@@ -40,14 +40,6 @@ CHAT = {"model": "moonshot-v1", "messages": [USER], "max_tokens": 4}
 OUTAGE_S = 10
 
 
-@pytest.fixture(scope="module")
-def registry() -> Iterator[PostgresServer]:
-    """A server that these tests may stop."""
-    server = PostgresServer()
-    yield server
-    server.close()
-
-
 @pytest.fixture
 def url(registry: PostgresServer) -> Iterator[str]:
     url = registry.create()

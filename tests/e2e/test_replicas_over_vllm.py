@@ -24,14 +24,6 @@ OUTAGE_S = 10
 
 
 @pytest.fixture(scope="module")
-def registry() -> Iterator[PostgresServer]:
-    """A server that these tests may stop."""
-    server = PostgresServer()
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope="module")
 def both(
     two_workers, registry: PostgresServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Pair]:
