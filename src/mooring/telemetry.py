@@ -8,8 +8,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.registry import Collector
 
 
-class Metrics:
-    """An engine's metrics, in a registry of their own: two engines in a process do not mix."""
+class EngineMetrics:
+    """What every engine counts, in a registry of its own: two engines in a process do not mix."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -28,15 +28,26 @@ class Metrics:
         self.generated_tokens = Counter(
             "mooring_completion_tokens", "Tokens drawn", registry=self.registry
         )
+        self.recomputed_prefixes = Counter(
+            "mooring_prefix_recomputed",
+            "Kept prefixes that a request found gone and that were computed again",
+            registry=self.registry,
+        )
+
+    def _gauge(self, name: str, what: str, *labels: str) -> Gauge:
+        """One that ends with its process, when another process shows it."""
+        return Gauge(name, what, labels, registry=self.registry, multiprocess_mode="livesum")
+
+
+class Metrics(EngineMetrics):
+    """The embedded engine's."""
+
+    def __init__(self) -> None:
+        super().__init__()
         self.rejected_kv = Counter(
             "mooring_kv_rejected",
             "Stored KV bytes that failed a check and were not used",
             ["reason"],
-            registry=self.registry,
-        )
-        self.recomputed_prefixes = Counter(
-            "mooring_prefix_recomputed",
-            "Kept prefixes that a request found gone and that were computed again",
             registry=self.registry,
         )
         self.compactions = Counter(
@@ -48,36 +59,12 @@ class Metrics:
         self.running_requests = self._gauge("mooring_requests_running", "Requests in the engine")
         self.cells_used = self._gauge("mooring_kv_cells_used", "KV cells reserved, of the buffer's")
 
-    def _gauge(self, name: str, what: str) -> Gauge:
-        """One that ends with its process, when another process shows it."""
-        return Gauge(name, what, registry=self.registry, multiprocess_mode="livesum")
 
-
-class ClusterMetrics:
-    """What an engine of several workers counts; by the names of `Metrics` where they mean the same."""
+class ClusterMetrics(EngineMetrics):
+    """Those of an engine of several workers."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self.evaluated_tokens = Counter(
-            "mooring_prompt_tokens_evaluated",
-            "Prompt tokens the engine computed, for a request or to keep a prefix",
-            ["purpose"],
-            registry=self.registry,
-        )
-        self.cached_tokens = Counter(
-            "mooring_prompt_tokens_cached",
-            "Prompt tokens that requests took from a kept prefix, by where it was found",
-            ["source"],
-            registry=self.registry,
-        )
-        self.generated_tokens = Counter(
-            "mooring_completion_tokens", "Tokens drawn", registry=self.registry
-        )
-        self.recomputed_prefixes = Counter(
-            "mooring_prefix_recomputed",
-            "Kept prefixes that a request found gone and that were computed again",
-            registry=self.registry,
-        )
+        super().__init__()
         self.retries = Counter(
             "mooring_requests_retried",
             "Requests sent to another worker because theirs had gone before it answered",
@@ -96,9 +83,6 @@ class ClusterMetrics:
         self.pin_budget_blocks = self._gauge(
             "mooring_worker_pin_budget_blocks", "The most of such blocks", "worker"
         )
-
-    def _gauge(self, name: str, what: str, *labels: str) -> Gauge:
-        return Gauge(name, what, labels, registry=self.registry)
 
 
 class ServerMetrics:

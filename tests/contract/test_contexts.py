@@ -454,6 +454,23 @@ async def test_sweeper_survives_a_registry_that_fails(
         sweeper.cancel()
 
 
+async def test_bytes_whose_release_failed_go_at_the_next_sweep(
+    serving: Serving, tiny_model: Path, tmp_path: Path
+) -> None:
+    async with serving(tiny_model, tmp_path) as services:
+        cache = await services.ready("the harbour " * 40)
+        with held(services.caches, "wants") as wants:
+            await services.contexts.delete(TENANT, cache.id)
+            await until(wants.reached.is_set)
+            rename_table(services, "caches", "hidden")
+            wants.go.set()
+            await until(lambda: not services.keeper._releases)
+        rename_table(services, "hidden", "caches")
+        assert services.on_disk(cache)
+        await services.contexts.sweep()
+        await until(lambda: not services.on_disk(cache))
+
+
 # After a start
 
 

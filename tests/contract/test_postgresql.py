@@ -176,6 +176,15 @@ def test_connections_that_were_cut_while_nobody_used_them_are_replaced(
     assert notes(database) == ["a"]
 
 
+def test_a_connection_that_is_in_use_when_the_registry_is_closed_is_closed_after_it(postgres: sa.URL):
+    database = Database(postgres)
+    with database.read() as connection:
+        driver = connection.connection.driver_connection
+        database.close()
+        assert not driver.closed
+    assert driver.closed
+
+
 # Busy
 
 

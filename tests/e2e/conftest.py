@@ -6,6 +6,7 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
+from postgresql import PostgresServer
 from settings import NAMED_ONLY
 
 from mooring.testing import ServerProcess
@@ -16,6 +17,14 @@ def server(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterat
     """A server over the tiny model. Tests that stop, break or fill one start their own."""
     with ServerProcess(tmp_path_factory.mktemp("server"), tiny_model, NAMED_ONLY) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def registry() -> Iterator[PostgresServer]:
+    """A server that a module's tests may stop."""
+    server = PostgresServer()
+    yield server
+    server.close()
 
 
 @pytest.fixture

@@ -222,6 +222,7 @@ class Load:
         """Until one more has come to its end."""
         before = self.streamed
         while self.streamed == before:
+            assert any(thread.is_alive() for thread in self._threads), "all clients failed"
             self.pause.wait(0.01)
 
     def on(self, url: str) -> "Load":
@@ -243,8 +244,8 @@ class Load:
         try:
             with httpx.Client(base_url=url, timeout=30) as http:
                 while not self._stop.is_set():
-                    cache = make_cache(http, ttl=2 + number)
-                    use = f"cache_id={cache['id']};reset_ttl=2"
+                    cache = make_cache(http, ttl=10 + number)
+                    use = f"cache_id={cache['id']};reset_ttl=10"
                     for _ in range(2):
                         answer = ask(http, use)
                         self.answers[answer["id"]] = answer["usage"]

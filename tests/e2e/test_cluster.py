@@ -2,101 +2,13 @@
 
 import json
 import secrets
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
-
-from mooring.testing import ServerProcess
+from clusters import BLOCK, SELDOM_CHECKED, Server, cached, chat, held, running, until
 
 pytestmark = pytest.mark.vllm
-
-BLOCK = 32
-ADMIN = {"Authorization": "Bearer admin-key-of-the-test"}
-CONFIG = """
-[server]
-admin_key = "admin-key-of-the-test"
-[vllm]
-health_interval_s = 0.3
-"""
-# A request must find a dead worker before its health check does.
-SELDOM_CHECKED = CONFIG.replace("0.3", "3600")
-
-
-class Server:
-    """A running server, and what an operator sees of it."""
-
-    def __init__(self, process: ServerProcess, http: httpx.Client) -> None:
-        self.process, self.http = process, http
-
-    def workers(self) -> dict[str, dict]:
-        listed = self.http.get("/admin/v1/workers", headers=ADMIN).json()["data"]
-        return {worker["url"]: worker for worker in listed}
-
-    def drain(self, url: str, drained: bool = True) -> None:
-        body = {"url": url, "drained": drained}
-        assert self.http.post("/admin/v1/workers/drain", json=body, headers=ADMIN).status_code == 200
-
-    def metric(self, name: str, **labels: str) -> float:
-        # /metrics shows all tenants' things, so it takes the admin's key, too.
-        lines = self.http.get("/metrics", headers=ADMIN).text.splitlines()
-        inside = ",".join(f'{key}="{value}"' for key, value in labels.items())
-        wanted = name + ("{" + inside + "} " if labels else " ")
-        return next((float(line[len(wanted) :]) for line in lines if line.startswith(wanted)), 0.0)
-
-    def evaluated(self) -> float:
-        return self.metric("mooring_prompt_tokens_evaluated_total", purpose="request")
-
-    def create(self, words: int = 150) -> dict:
-        """A cache of a text that nobody else has."""
-        text = f"Harbour rules, edition {secrets.token_hex(8)}. " + "Keep the quay clear. " * words
-        body = {"model": "moonshot-v1", "messages": [{"role": "system", "content": text}], "ttl": 3600}
-        cache = self.http.post("/v1/caching", json=body).json()
-        until(lambda: self.http.get(f"/v1/caching/{cache['id']}").json()["status"] != "pending")
-        cache = self.http.get(f"/v1/caching/{cache['id']}").json()
-        assert cache["status"] == "ready", cache
-        return cache
-
-    def ask(self, cache: dict, question: str = "Is the quay clear?", **more: object) -> httpx.Response:
-        return self.http.post("/v1/chat/completions", json=chat(cache, question, **more))
-
-
-def chat(cache: dict, question: str, **more: object) -> dict:
-    messages = [
-        {"role": "cache", "content": f"cache_id={cache['id']}"},
-        {"role": "user", "content": question},
-    ]
-    body = {"model": "moonshot-v1", "messages": messages, "max_tokens": 4, "temperature": 0}
-    return body | more
-
-
-def until(condition: Callable[[], object], seconds: float = 240) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.05)
-
-
-def held(cache: dict) -> int:
-    """The tokens of a cache's whole blocks: what is never computed again."""
-    return cache["tokens"] // BLOCK * BLOCK
-
-
-def cached(reply: httpx.Response) -> int:
-    assert reply.status_code == 200, reply.text
-    return reply.json()["usage"]["cached_tokens"]
-
-
-@contextmanager
-def running(cluster, data_dir: Path, config: str = CONFIG) -> Iterator[Server]:
-    with (
-        ServerProcess(data_dir, cluster.served, config) as process,
-        httpx.Client(base_url=process.url, timeout=300) as http,
-    ):
-        yield Server(process, http)
 
 
 @pytest.fixture

@@ -71,7 +71,8 @@ class PostgresServer:
         self._control("stop", "--mode", "immediate")
 
     def url(self, database: str = "postgres") -> str:
-        return f"postgresql://{_USER}:{_PASSWORD}@127.0.0.1:{self.port}/{database}"
+        patient = "connect_timeout=60"  # a machine that runs many tests is slow
+        return f"postgresql://{_USER}:{_PASSWORD}@127.0.0.1:{self.port}/{database}?{patient}"
 
     def create(self, template: str | None = None) -> str:
         """A new database's URL: empty, or a copy."""

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from mooring.config import CachingConfig, EngineConfig, KvStoreConfig
 from mooring.core.context import CacheObject, NewCache, Status
 from mooring.core.limits import Limits
-from mooring.engine.interface import Generation, Sampling
+from mooring.engine.interface import Engine, Generation, Sampling
 from mooring.engine.llamacpp.engine import LlamaEngine
 from mooring.engine.llamacpp.loading import load_engine
 from mooring.registry.caches import Caches
@@ -115,16 +115,18 @@ async def serving(
     overdraft: int | None = None,
     where: Path | sa.URL | None = None,
     claim_s: float = 5.0,
+    engine: Engine | None = None,
+    hang_s: float = HANG_S,
     **config,
 ) -> AsyncIterator[Services]:
-    """The services as `app` wires them, without a sweeper."""
+    """The services as `app` wires them, without a sweeper; over `engine`, or one of their own."""
     clock = clock or Clock()
     usual = {"cells": 4096, "sequences": 4, "threads": 1, "automatic_reuse": False}
     engine_config = EngineConfig(**usual | config)
     database = Database(where or data_dir / "registry.sqlite3")
-    engine = await load_engine(
-        model, "tiny", engine_config, KvStoreConfig(ram_bytes=0), data_dir, Metrics()
-    )
+    if engine is None:
+        store_config = KvStoreConfig(ram_bytes=0)
+        engine = await load_engine(model, "tiny", engine_config, store_config, data_dir, Metrics())
     caches, models = Caches(database), Models("tiny", ("alias",), NOW)
     ledger, commits = Ledger(database), GroupCommit(database)
     plan = load_plans({})["dollar-2025"]
@@ -138,7 +140,7 @@ async def serving(
     contexts = Contexts(keeper, caches, commits, charging, limiter, tagging, models, caching, clock)
     chat = Chat(engine, contexts, models, charging, limiter, clock)
     try:
-        async with asyncio.timeout(HANG_S):
+        async with asyncio.timeout(hang_s):
             await contexts.resume()
             yield Services(engine, database, caches, keeper, contexts, chat, clock, data_dir, ledger)
     finally:

@@ -6,7 +6,7 @@ matching words does not depend on how far apart they stand.
 
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-WIDTH, HEADS, HEAD, LAYERS, FEED_FORWARD = 384, 3, 128, 4, 512
+WIDTH, HEADS, HEAD, LAYERS, FEED_FORWARD = 384, 3, 128, 5, 512
 THETA = 1e25
 CONTEXT = 16_384
 

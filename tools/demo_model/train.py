@@ -49,10 +49,9 @@ LENGTHS = (
     (1.1, (1024, 2048, 2048, 4096, 8192)),
 )
 """Up to which share of the budget, rows of which lengths."""
-
-
 COMPARING, CALM = slice(0, 2 * HEAD), 0.04
 """The heads of layer 2 that compare runs of tokens learn at this share of what the third one does."""
+
 T = TypeVar("T")
 
 
@@ -114,12 +113,8 @@ def _groups(model: Qwen2ForCausalLM) -> list[dict[str, Any]]:
 def _calm(model: Qwen2ForCausalLM) -> Iterator[None]:
     """Of a step, the comparing heads take a small part."""
     attention = model.model.layers[2].self_attn
-    parts = [
-        matrix.weight[COMPARING] for matrix in (attention.q_proj, attention.k_proj, attention.v_proj)
-    ]
-    parts += [
-        matrix.bias[COMPARING] for matrix in (attention.q_proj, attention.k_proj, attention.v_proj)
-    ]
+    inward = (attention.q_proj, attention.k_proj, attention.v_proj)
+    parts = [part[COMPARING] for matrix in inward for part in (matrix.weight, matrix.bias)]
     parts.append(attention.o_proj.weight[:, COMPARING])
     before = [part.detach().clone() for part in parts]
     yield

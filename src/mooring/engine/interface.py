@@ -7,7 +7,7 @@ on another machine. Nothing here knows tiers, SQL or HTTP.
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from mooring.core.conversation import Conversation
 from mooring.core.prefix import Prefix, Tokens
@@ -209,10 +209,14 @@ class Engine(Protocol):
         """
 
     async def release(self, prefix_id: str) -> None:
-        """Forget a prefix in all tiers. Generations that use it go on undisturbed."""
+        """Forget a prefix in all tiers. Generations that use it go on undisturbed.
+
+        Raises:
+            EngineUnavailable: nobody could be told; its bytes are still there.
+        """
 
     async def release_all_but(self, prefix_ids: Collection[str]) -> None:
-        """Forget whatever is kept and not named here."""
+        """Forget whatever is kept and not named here. Only for who keeps all there is: `SharedStore`."""
 
     def generate(self, generation: Generation) -> AsyncGenerator[Event]:
         """Answer a prompt. Closing the generator cancels the work.
@@ -226,3 +230,11 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """Stop; whatever runs fails with EngineFailed."""
+
+
+@runtime_checkable
+class SharedStore(Protocol):
+    """An engine in whose store other servers keep prefixes, too."""
+
+    async def kept(self) -> set[str]:
+        """The ids of all that is kept there now, whoever keeps it."""

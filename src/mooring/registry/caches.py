@@ -47,6 +47,11 @@ class Caches:
         self._endings = Endings(database)
         self._memory = CacheMemory(_REMEMBERED_TOKENS)
 
+    @property
+    def are_shared(self) -> bool:
+        """Other servers may change them."""
+        return self._database.is_shared
+
     def insert(self, cache: CacheObject, also: Step | None = None) -> None:
         with self._database.begin() as connection:
             connection.execute(caches.insert().values(_to_row(cache)))

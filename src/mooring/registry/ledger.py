@@ -78,11 +78,6 @@ class Ledger:
         ).returning(accounts.c.balance)
         self._new_life = database.insert(lives).on_conflict_do_nothing()
 
-    @property
-    def is_shared(self) -> bool:
-        """Other servers may write into it."""
-        return self._database.is_shared
-
     def post(self, lines: Iterable[Charge]) -> None:
         """Write lines in one transaction; those that are there already stay as they are."""
         with self._database.begin() as connection:

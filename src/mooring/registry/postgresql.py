@@ -59,6 +59,8 @@ class Postgresql:
             raise StartRefused(
                 "registry.url: PostgreSQL needs a driver: pip install 'mooring[postgres]'"
             ) from error
+        sa.event.listen(self.engine, "checkin", self._on_return)
+        self._is_closed = False
         self._away_until = 0.0
         self._is_away = False
         """As the log has it."""
@@ -106,7 +108,13 @@ class Postgresql:
         return RegistryFailed(f"the registry cannot be used: {_first_line(cause)}")
 
     def close(self) -> None:
+        self._is_closed = True
         self.engine.dispose()
+
+    def _on_return(self, _connection: object, record: sa.pool.ConnectionPoolEntry) -> None:
+        """A thread may outlive the task that waited for it: what it used is closed after it."""
+        if self._is_closed:
+            record.invalidate()
 
     def _connect(self) -> sa.Connection:
         if time.monotonic() < self._away_until:

@@ -36,6 +36,7 @@ from mooring.service.pricing import (
 
 _log = logging.getLogger("mooring.charging")
 _MOST_PAID = 10**9 * NANO
+_AWAY = (RegistryUnavailable, RegistryBusy)
 _BATCH = 200  # bills that are written in one transaction
 
 
@@ -100,11 +101,6 @@ class Charging:
         if recorded:
             self._history = PriceHistory(tuple(recorded))
         return bool(recorded)
-
-    def refresh(self) -> None:
-        """Go by the plan that another server may have put in force. Blocking."""
-        if self._ledger.is_shared:
-            self.recall()
 
     @property
     def is_prepaid(self) -> bool:
@@ -189,7 +185,7 @@ class Charging:
         try:
             try:
                 await self._commits.run_for(self._ledger.post, lines)
-            except (RegistryUnavailable, RegistryBusy):
+            except _AWAY:
                 if self._journal is None:
                     raise
                 await asyncio.to_thread(self._journal.keep, lines)
@@ -209,7 +205,7 @@ class Charging:
         for batch in (bills[at : at + _BATCH] for at in range(0, len(bills), _BATCH)):
             try:
                 self._ledger.post(line for bill in batch for line in bill)
-            except (RegistryUnavailable, RegistryBusy):
+            except _AWAY:
                 raise
             except MooringError:
                 for bill in batch:
@@ -221,7 +217,7 @@ class Charging:
     def _post_or_reject(self, journal: Journal, bill: list[Charge]) -> None:
         try:
             self._ledger.post(bill)
-        except (RegistryUnavailable, RegistryBusy):
+        except _AWAY:
             raise
         except MooringError:
             journal.reject(bill)

@@ -15,6 +15,7 @@ from mooring.engine.interface import (
     Generation,
     Progress,
     Sampling,
+    Source,
     Started,
 )
 from mooring.service.answer import Answer, CacheHit, DryRun
@@ -129,6 +130,8 @@ class Chat:
         try:
             started = await _started(events, on_progress)
             if opened is not None:
+                if started.source is Source.COMPUTED:
+                    self._contexts.came_again(opened.cache)
                 if request.cache is not None and request.cache.reset_ttl_s is not None:
                     renewal = self._contexts.extend(opened.cache, request.cache.reset_ttl_s)
                 if started.cached_tokens:

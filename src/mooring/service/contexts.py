@@ -79,8 +79,7 @@ class Contexts:
     async def resume(self) -> None:
         """After a start: go on with what was pending, and forget bytes that no cache wants."""
         await asyncio.to_thread(self._caches.hear_endings)  # what is not wanted now is not told any more
-        wanted = await asyncio.to_thread(self._caches.wanted_prefixes)
-        await self._keeper.release_all_but(wanted)
+        await self._keeper.release_unwanted()
         await self.sweep()
 
     async def create(
@@ -253,18 +252,26 @@ class Contexts:
             _log.info("cache revived id=%s tenant=%s", cache.id, cache.tenant)
             self._keeper.fill(revived)
 
+    def came_again(self, cache: CacheObject) -> None:
+        """A chat has brought back a cache's bytes: if it has ended meanwhile, they must go again."""
+        self._keeper.release_later(cache.prefix_id)
+
     async def sweep(self) -> None:
         """Mark what has passed its end and give back its bytes; fill what is pending.
 
         Of several servers each marks what no other has, and hears from the others what has ended.
         """
-        await asyncio.to_thread(self._charging.refresh)
+        shared = self._caches.are_shared
+        if shared:
+            await asyncio.to_thread(self._charging.recall)
         running = self._keeper.fills()  # a cache revived behind our back has a newer one
         now, charge = int(self._clock()), self._charging.over
         for over in await asyncio.to_thread(self._caches.expire, now, charge):
             _log.info("cache expired id=%s tenant=%s", over.id, over.tenant)
             self._keeper.drop(over.id, over.prefix_id, running.get(over.id))
-        await self._drop_what_others_ended(running)
+        if shared:
+            await self._drop_what_others_ended(running)
+        self._keeper.release_again()
         elsewhere = await self._keeper.kept_elsewhere()
         for cache in await asyncio.to_thread(self._caches.pending):
             if cache.prefix_id not in elsewhere:

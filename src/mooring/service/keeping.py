@@ -21,7 +21,7 @@ from mooring.core.errors import (
     RegistryFailed,
 )
 from mooring.core.prefix import Prefix
-from mooring.engine.interface import Engine, Progress
+from mooring.engine.interface import Engine, Progress, SharedStore
 from mooring.registry.caches import Caches
 from mooring.registry.group_commit import GroupCommit
 from mooring.service.charging import Charging
@@ -52,6 +52,8 @@ class Keeper:
         self._fills: dict[str, asyncio.Task[None]] = {}
         """The running fill of each pending cache, by its id."""
         self._releases: set[asyncio.Task[None]] = set()
+        self._unreleased: set[str] = set()
+        """Prefixes that could not be released, for want of the registry or of a worker."""
         self._turns = turns or Turns()
         """By prefix: it is not released while it is being kept, nor kept while it is released."""
         self._prefixes: dict[str, Prefix] = {}
@@ -69,8 +71,19 @@ class Keeper:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def release_all_but(self, prefix_ids: set[str]) -> None:
-        await self._engine.release_all_but(prefix_ids)
+    async def release_unwanted(self) -> None:
+        """Forget what is kept and no cache wants, after a start."""
+        if not isinstance(self._engine, SharedStore):
+            await self._engine.release_all_but(await self._wanted())
+            return
+        # In this order: what another server keeps from now on is not among it, and of what it keeps by
+        # now there is a row. Who wants one again meanwhile has its turn before or after us.
+        kept = await self._engine.kept()
+        for prefix_id in kept - await self._wanted():
+            self.release_later(prefix_id)
+
+    async def _wanted(self) -> set[str]:
+        return await asyncio.to_thread(self._caches.wanted_prefixes)
 
     # Filling
 
@@ -107,7 +120,7 @@ class Keeper:
         if fill is not None:
             fill.cancel()
         self._forget(cache_id)
-        self._release_later(prefix_id)
+        self.release_later(prefix_id)
 
     def _filled(self, cache_id: str, task: asyncio.Task[None]) -> None:
         if self._fills.get(cache_id) is task:
@@ -124,7 +137,10 @@ class Keeper:
                 if await self._is_settled(cache.id):
                     return
                 failure = await self._keep(cache, prefix, on_progress)
-                await self._settle(cache, len(prefix), failure)
+                if not self._turns.is_alone:  # the next server to have its turn looks at the row
+                    await self._settle(cache, len(prefix), failure)
+                    return
+            await self._settle(cache, len(prefix), failure)  # equal ones share a commit
         except MooringError as error:  # no registry, or no engine: the cache stays pending
             _log.error("cache not settled id=%s error=%s", cache.id, error)
 
@@ -176,7 +192,14 @@ class Keeper:
 
     # Releasing
 
-    def _release_later(self, prefix_id: str) -> None:
+    def release_again(self) -> None:
+        """Try what could not be released before."""
+        unreleased, self._unreleased = self._unreleased, set()
+        for prefix_id in unreleased:
+            self.release_later(prefix_id)
+
+    def release_later(self, prefix_id: str) -> None:
+        """Forget a prefix soon, unless a live cache holds it."""
         task = asyncio.create_task(self._release(prefix_id), name=f"release {prefix_id[:12]}")
         self._releases.add(task)
         task.add_done_callback(self._releases.discard)
@@ -187,8 +210,9 @@ class Keeper:
             async with self._turns.turn(_keeping(prefix_id)):
                 if not await asyncio.to_thread(self._caches.wants, prefix_id):
                     await self._engine.release(prefix_id)
-        except MooringError as error:  # its bytes stay until the next start
-            _log.error("prefix not released prefix=%s error=%s", prefix_id[:12], error)
+        except MooringError as error:
+            self._unreleased.add(prefix_id)
+            _log.error("prefix not released yet prefix=%s error=%s", prefix_id[:12], error)
 
     # Prefixes
 
@@ -217,7 +241,7 @@ class Keeper:
         if prefix.id != cache.prefix_id:
             change = partial(self._caches.set_prefix, cache.id, prefix.id, len(prefix))
             await self._commits.run(change)
-            self._release_later(cache.prefix_id)
+            self.release_later(cache.prefix_id)
         return prefix
 
     def remember(self, cache_id: str, prefix: Prefix) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Any
 
 from mooring.config import VllmConfig
 from mooring.core.errors import EngineFailed, EngineUnavailable, StartRefused, WorkerNotFound
@@ -131,17 +132,23 @@ class Cluster:
 
     async def tell(self, members: Sequence[Member], message: dict[str, object]) -> int:
         """Say something to the connectors of these; how many have done it."""
+        return sum(report is not None for report in await self.ask(members, message))
+
+    async def ask(
+        self, members: Sequence[Member], message: dict[str, object]
+    ) -> list[dict[str, Any] | None]:
+        """What the connectors of these report; None of each that has not done what it was told."""
         body = message_body(self.identity.model, message)
         replies = await asyncio.gather(
             *(member.worker.report(body) for member in members), return_exceptions=True
         )
-        done = 0
+        reports: list[dict[str, Any] | None] = []
         for member, reply in zip(members, replies, strict=True):
             problem = reply if isinstance(reply, BaseException) else reply.get("error")
-            done += problem is None
             if problem is not None:
                 _log.warning("worker not told worker=%s error=%s", member.name, problem)
-        return done
+            reports.append(None if isinstance(reply, BaseException) or problem is not None else reply)
+        return reports
 
     async def close(self, error: EngineFailed) -> None:
         tasks = [*self._watchers, *self._returns]

@@ -67,6 +67,10 @@ class VllmEngine:
         if not self._closed:
             await self._keeping.release(prefix_id)
 
+    async def kept(self) -> set[str]:
+        """As `mooring.engine.interface.SharedStore` has it."""
+        return await self._keeping.kept()
+
     async def release_all_but(self, prefix_ids: Collection[str]) -> None:
         if not self._closed:
             await self._keeping.release_all_but(prefix_ids)

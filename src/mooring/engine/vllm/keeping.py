@@ -7,7 +7,13 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-from mooring.core.errors import EngineFailed, EngineLost, PromptTooLong, StorageFull
+from mooring.core.errors import (
+    EngineFailed,
+    EngineLost,
+    EngineUnavailable,
+    PromptTooLong,
+    StorageFull,
+)
 from mooring.core.prefix import Prefix
 from mooring.engine.interface import Kept, Progress
 from mooring.engine.vllm.cluster import Cluster
@@ -47,8 +53,6 @@ class Keeping:
         self._keeps: dict[str, _Keep] = {}
         self._released: OrderedDict[str, None] = OrderedDict()
         """Released lately: a worker that was away has to be told when it returns."""
-        self._undeleted: set[str] = set()
-        """Of these, the ones that no worker has heard of: their bytes are still in the shared tier."""
         self._homes: OrderedDict[str, tuple[Prefix, str]] = OrderedDict()
         """Prefixes used lately and the worker that holds each, the longest unused first."""
         self._home_tokens = 0
@@ -90,7 +94,6 @@ class Keeping:
 
     async def _keep(self, prefix: Prefix, listeners: list[OnProgress], again: bool) -> Kept:
         self._released.pop(prefix.id, None)
-        self._undeleted.discard(prefix.id)
         lost: set[Member] = set()
         while True:
             member, held = self._cluster.choose(
@@ -146,9 +149,14 @@ class Keeping:
         self._released[prefix_id] = None
         self._released.move_to_end(prefix_id)
         while len(self._released) > _REMEMBERED_RELEASES:
-            self._undeleted.discard(self._released.popitem(last=False)[0])
+            self._released.popitem(last=False)
         if not await self._forget({"release": [prefix_id]}):
-            self._undeleted.add(prefix_id)
+            raise EngineUnavailable("no vLLM worker could delete a prefix from the shared tier")
+
+    async def kept(self) -> set[str]:
+        """As `SharedStore.kept`: in the shared tier, or pinned on a worker that can be reached."""
+        reports = await self._cluster.ask(self._cluster.reachable, {"list": True})
+        return {prefix_id for report in reports if report for prefix_id in report["kept"]}
 
     async def release_all_but(self, prefix_ids: Collection[str]) -> None:
         """As `Engine.release_all_but`."""
@@ -173,9 +181,6 @@ class Keeping:
         """
         if self._released:
             await self._cluster.tell([member], {"release": list(self._released)})
-        undeleted = list(self._undeleted)
-        if undeleted and await self._cluster.tell([member], {"release": undeleted, "delete": True}):
-            self._undeleted.difference_update(undeleted)
         homes = [prefix for prefix, home in self._homes.values() if home == member.name]
         for prefix in reversed(homes):  # what was used last comes first
             try:

@@ -32,7 +32,10 @@ class Ask:
     """Of the prefix, those in whole blocks: what can be pinned and saved."""
     problem: Problem | None = None
     lookup: "Future[Manifest | None] | None" = None
-    deletion: "Future[None] | None" = None
+    errand: "Future[Any] | None" = None
+    """In the tier, for an order that is not about this request."""
+    released: bool = False
+    """Its context was released while it ran: there is nothing to be pinned any more."""
     durable: bool = False
     refused: bool = False
     """Claims a load that will be said to have failed: the way to end a request early."""

@@ -39,6 +39,10 @@ class Library:
     def delete_all_but(self, kept: Collection[str]) -> "Future[None]":
         return self._thread.submit(self._delete_all_but, frozenset(kept))
 
+    def contexts(self) -> "Future[set[str]]":
+        """The ids of all that are there, complete or not."""
+        return self._thread.submit(self._store.contexts)
+
     def close(self) -> None:
         self._stopped.set()
         self._thread.shutdown(wait=True, cancel_futures=True)

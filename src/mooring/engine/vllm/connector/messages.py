@@ -82,7 +82,13 @@ class Stat:
     """Nothing but the report."""
 
 
-Order = Keep | Use | Release | ReleaseAllBut | Stat
+@dataclass(frozen=True)
+class List:
+    """Nothing but a report that names everything that is kept."""
+
+
+Order = Keep | Use | Release | ReleaseAllBut | Stat | List
+_VERBS = ("keep", "use", "release", "release_all_but", "stat", "list")
 
 
 class Malformed(Exception):
@@ -100,7 +106,7 @@ def read_order(params: Mapping[str, Any] | None) -> Order | None:
         return None
     if not isinstance(said, Mapping):
         raise Malformed(f"{KEY} must be an object")
-    verbs = [verb for verb in ("keep", "use", "release", "release_all_but", "stat") if verb in said]
+    verbs = [verb for verb in _VERBS if verb in said]
     if len(verbs) != 1:
         raise Malformed(f"exactly one order is expected, not {verbs}")
     match verbs[0]:
@@ -112,6 +118,8 @@ def read_order(params: Mapping[str, Any] | None) -> Order | None:
             return Release(_ids(said["release"]), said.get("delete") is True)
         case "release_all_but":
             return ReleaseAllBut(_ids(said["release_all_but"]), said.get("delete") is True)
+        case "list":
+            return List()
         case _:
             return Stat()
 

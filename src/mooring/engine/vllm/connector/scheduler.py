@@ -4,7 +4,7 @@ Called by vLLM's scheduler, in its thread and between its steps; so nothing here
 clock of its own: blocks are wanted by requests only, and every request passes `arrived` first.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from mooring.engine.vllm.connector.ask import Ask, Request, read_ask
@@ -16,6 +16,7 @@ from mooring.engine.vllm.connector.matching import Matching, Unserved
 from mooring.engine.vllm.connector.messages import (
     Code,
     Keep,
+    List,
     Load,
     Outcome,
     Problem,
@@ -57,27 +58,37 @@ class ContextScheduler:
         saving = set(self._held.saving)
         match ask.order:
             case Release(ids, delete):
-                self._held.unpin(ids)
+                self._forget(ids)
                 if delete:  # what is being written is deleted after that
                     self._unwanted |= saving & set(ids)
-                    ask.deletion = self._library.delete(set(ids) - saving)
+                    ask.errand = self._library.delete(set(ids) - saving)
             case ReleaseAllBut(ids, delete):
-                self._held.unpin(self._held.pins.others(ids))
+                running = {other.context for other in self._asks.values() if other.context}
+                self._forget({*self._held.pins.others(ids), *running.difference(ids)})
                 if delete:
                     self._unwanted |= saving - set(ids)
-                    ask.deletion = self._library.delete_all_but(saving | set(ids))
+                    ask.errand = self._library.delete_all_but(saving | set(ids))
             case Keep(context):
                 self._unwanted.discard(context)
+            case List():
+                ask.errand = self._library.contexts()
             case _:
                 pass
+
+    def _forget(self, contexts: Collection[str]) -> None:
+        """Unpin, and let no answer that still uses one pin it again."""
+        self._held.unpin(contexts)
+        for ask in self._asks.values():
+            if isinstance(ask.order, Use) and ask.order.id in contexts:
+                ask.released = True
 
     def matched(self, request: Request, computed: int) -> int | None:
         """How many tokens beyond the `computed` ones will be loaded; None: ask again later."""
         ask = self._asks.get(request.request_id)
         match ask.order if ask else None:
-            case Release() | ReleaseAllBut():
+            case Release() | ReleaseAllBut() | List():
                 assert ask is not None
-                return None if ask.deletion and not ask.deletion.done() else 0
+                return None if ask.errand and not ask.errand.done() else 0
             case Keep() | Use():
                 assert ask is not None
                 return self._match(ask, request, computed)
@@ -128,10 +139,11 @@ class ContextScheduler:
             and ask.problem is None
             and in_order
             and loaded
+            and not ask.released
             and request.num_computed_tokens >= ask.full_tokens
         ):
             self._hold(ask, ask.order, block_ids[: ask.full_tokens // self._geometry.block_tokens])
-        if ask.deletion and ask.deletion.done() and (error := ask.deletion.exception()):
+        if ask.errand and ask.errand.done() and (error := ask.errand.exception()):
             ask.problem = problem_of(error)
         return self._report(ask)
 
@@ -210,8 +222,16 @@ class ContextScheduler:
             case Stat():
                 report |= {"pinned": pins.tokens(), "saving": sorted(self._held.saving)}
                 report["failures"] = self._failures.as_json()
+            case List():
+                report["kept"] = sorted(self._kept(ask))
             case _:
                 pass
         if ask.problem is not None:
             report["error"] = ask.problem.as_json()
         return report
+
+    def _kept(self, ask: Ask) -> set[str]:
+        there: set[str] = set()
+        if ask.errand and ask.errand.done() and not ask.errand.exception():
+            there = ask.errand.result()
+        return there | self._held.pins.tokens().keys() | set(self._held.saving)

@@ -20,7 +20,7 @@ class BadSettings(Exception):
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Settings:
-    """One deployment has one tier: `release_all_but` speaks for all of it."""
+    """One deployment has one tier: what none of its caches wants is deleted."""
 
     tier: Literal["files", "mooncake"]
     root: str = ""

@@ -4,6 +4,7 @@ import pytest
 
 from mooring.engine.vllm.connector.messages import (
     Keep,
+    List,
     Malformed,
     Release,
     ReleaseAllBut,
@@ -24,6 +25,7 @@ ORDERS = [
     ({"release": [ID], "delete": 1}, Release((ID,), delete=False)),
     ({"release_all_but": [ID], "delete": True}, ReleaseAllBut((ID,), delete=True)),
     ({"stat": True}, Stat()),
+    ({"list": True}, List()),
 ]
 
 
