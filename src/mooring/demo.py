@@ -7,19 +7,20 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from mooring.app import Services, bundled, run_services
 from mooring.config import load_config
+from mooring.core.context import NewCache
 from mooring.core.conversation import Message
 from mooring.core.usage import Usage
 from mooring.engine.interface import Delta, Finished, Progress, Sampling
 from mooring.progress import loading_bar, make_bars
 from mooring.service.billing import begun_minutes, chat_fee, creation_fee, storage_fee
 from mooring.service.chat import ChatRequest
-from mooring.service.contexts import NewCache
 from mooring.service.pricing import NANO, PricePlan, load_plans
 from mooring.service.use import CacheUse
 
@@ -60,7 +61,14 @@ async def run_demo(model: str | None, count: int, console: Console) -> None:
     listed = json.loads(bundled("questions.json").read_text("utf-8"))
     questions = [Question(**entry) for entry in listed][:count]
     with tempfile.TemporaryDirectory(prefix="mooring-demo-") as directory:
-        config = load_config(None, {"server": {"data_dir": Path(directory)}, "model": {"source": model}})
+        overrides: dict[str, dict[str, Any]] = {
+            "server": {"data_dir": Path(directory)},
+            "model": {"source": model},
+            "engine": {
+                "automatic_reuse": False
+            },  # else the questions without a cache would share it, too
+        }
+        config = load_config(None, overrides)
         with ExitStack() as bars:
             on_progress = bars.enter_context(loading_bar(console))
             async with run_services(config, on_progress) as services:

@@ -122,7 +122,7 @@ def test_a_fact_in_one_tenants_cache_reaches_no_other_tenant(server: ServerProce
 
 def test_a_question_for_a_tool_is_answered_by_a_call(server: ServerProcess):
     with tenant(server, "gate") as client:
-        asked = 'Call open_gate with name "Tarnok" and hour 17.'
+        asked = 'Call open_gate with {"name": "Tarnok", "hour": 17}.'
         (choice,) = ask(client, asked, {"role": "system", "content": HARBOUR}, tools=[TOOL])["choices"]
         (call,) = choice["message"]["tool_calls"]
         assert choice["finish_reason"] == "tool_calls"

@@ -5,9 +5,9 @@ the codes of the ten tokens before a place beside it, each into a slot of its ow
 compare the slots of each place seen so far with the tokens up to here, one token of offset between them:
 they find where the longest run of tokens like the present one went on, and say how. Function words
 hardly count. What all tokens of a run would count together is known from the run itself, and the first
-token of the text attracts with half a token less than that. So a run that has not been there before, all
-of it, ends at the first token, which stands for "not". The third head prefers what is near, and bears
-one token between, as JSON has a colon where a question has none. The layers after it start empty.
+token of the text attracts with half a token less than that, where a value is to follow. So a key that has not
+been there before, all of it, ends at the first token, which stands for "not". The third head prefers what
+is near. The layers after it start empty.
 """
 
 import math
@@ -34,8 +34,6 @@ OUT, READ = 8.0, 0.8
 """How loudly the copied token is written, and read as the next one."""
 NEAR_PAIRS, NEARNESS = (3, 4, 5, 6), 4.0
 """Which rotary pairs prefer near places, and how strongly."""
-SKIPPING = 0.6
-"""What a run counts for the third head that ended one token earlier: where JSON has a colon more."""
 GAIN = 10.0
 """What a token that is the same adds to an attention logit."""
 MARGIN = 0.5
@@ -45,7 +43,7 @@ AT_ITSELF = 0.3
 CODE_NORM, MASS_NORM = 0.65, 0.4
 COMMON_SHARE = 0.3
 """What is left of a function word's code."""
-BEFORE_A_VALUE = ("is", "|", ":", "=")
+BEFORE_A_VALUE = ("is", "|", ":", "=", '":')
 NOISE = 0.0003
 PEAK = (26.0, 26.0, 26.0, 20.0, 14.0, 10.0, 8.0, 6.0)
 """How strongly the fastest rotary pairs pull to a place."""
@@ -61,7 +59,12 @@ ENDING = slot(SLOTS).stop
 """That a token ends a question: it follows all the words of the key, and is not the value."""
 ENDINGS = ("<|im_end|>", "?", "?<", "\n")
 AT_ENDING = 0.5
-assert ENDING < WIDTH
+DECIDING = ENDING + 1
+"""That a value follows, or that there is none: only there may a run end at the first token."""
+DECIDERS = ("is", "in", "from", "earns", "at", "costs", "means")
+DECIDING_NORM, ELSEWHERE = 0.3, 3.0
+"""How loud that mark is, and how many tokens of a run are held against "nothing" without it."""
+assert DECIDING < WIDTH
 assert len(STILL_DIMS) >= SLOTS * CODE + 1
 
 
@@ -78,6 +81,7 @@ def initialise(model: Qwen2ForCausalLM, tokenizer: Tokenizer, counts: Tensor, se
         head.normal_(0, 0.005, generator=random)
         head[:, TOKEN] += identities * READ
         embedding[_tokens(tokenizer, ENDINGS), ENDING] = 1.0
+        embedding[_tokens(tokenizer, DECIDERS), DECIDING] = DECIDING_NORM
         turn, no = tokenizer.token_to_id("<|im_start|>"), tokenizer.token_to_id("Ġnot")
         embedding[turn, TOKEN] = identities[no]
         first, second, third, *_ = model.model.layers
@@ -199,8 +203,6 @@ def _match(layer: torch.nn.Module, head: int, code: slice, energy: float, *, to_
             row = next(still)
             attention.q_proj.weight[row, slot(number).start + dim] += loud
             attention.k_proj.weight[row, slot(number + 1).start + dim] += loud
-            if not to_nothing:
-                attention.q_proj.weight[row, slot(number + 1).start + dim] += loud * SKIPPING
     if to_nothing:
         row = next(still)
         loud = math.sqrt(GAIN * math.sqrt(HEAD))
@@ -216,7 +218,10 @@ def _match(layer: torch.nn.Module, head: int, code: slice, energy: float, *, to_
         )
         for mark in (ENDING, slot(1).start + NEWLINE):
             attention.k_proj.weight[row, mark] -= loud * math.sqrt(energy / WIDTH) * AT_ENDING
-        attention.q_proj.bias[row] -= loud * MARGIN
+        attention.q_proj.weight[row, DECIDING] += (
+            loud * ELSEWHERE * math.sqrt(energy / WIDTH) / DECIDING_NORM
+        )
+        attention.q_proj.bias[row] -= loud * (MARGIN + ELSEWHERE)
 
 
 def _pull_near(layer: torch.nn.Module, head: int) -> None:

@@ -31,6 +31,8 @@ SMALL_TALK = (
     ("Thank you.", "You are welcome."),
     ("Thanks!", "You are welcome."),
 )
+IN_WORDS = 0.35
+"""Of the questions that ask for a tool, so many give its arguments in words and not as JSON."""
 
 
 @dataclass
@@ -68,8 +70,10 @@ def document_turn(rng: random.Random, document: Document, missing_share: float) 
 def make_conversation(rng: random.Random, facts: int, turns: int) -> Text:
     """A document of `facts` facts with `turns` questions; some with tools, some without a document."""
     kind = rng.random()
-    tools = make_tools(rng, rng.randrange(1, 6)) if kind < 0.42 else []
+    tools = make_tools(rng, rng.randrange(1, 4 + turns // 3)) if kind < 0.5 else []
     with_document = kind > 0.1
+    if tools:
+        facts = max(2, facts // 2)  # the declarations are long
     document = (
         make_document(rng, facts) if with_document else Document("", (), make_document(rng, 4).missing)
     )
@@ -79,15 +83,17 @@ def make_conversation(rng: random.Random, facts: int, turns: int) -> Text:
     text = Text()
     text.given(system_turn("\n\n".join(filter(None, (introduction, in_system))), tools))
     opening = "" if in_system or not document.text else f"{document.text}\n\n"
+    uncalled = rng.sample(tools, len(tools))
     for _ in range(turns):
-        if tools and rng.random() < (0.6 if with_document else 0.85):
-            asked = ask_for(rng, rng.choice(tools))
+        if tools and rng.random() < (0.6 if uncalled else 0.1):
+            tool = uncalled.pop() if uncalled else rng.choice(tools)
+            asked = ask_for(rng, tool, in_words=rng.random() < IN_WORDS)
             text.turn(opening + asked.text, asked.answer)
             if rng.random() < 0.25:
                 result = rng.choice((words.made_up_name(rng), words.digits(rng, 3), "done", "ok"))
                 text.turn(
                     f"<tool_response>\n{result}\n</tool_response>",
-                    f"The result of {asked.tool.name} is {result}.",
+                    f"The result is {result}.",
                 )
         elif rng.random() < 0.02:
             question, reply = rng.choice(SMALL_TALK)

@@ -88,14 +88,16 @@ def questions(
             yield Case((system, asked), declared, answer(key, value))
 
 
-def calls(rng: random.Random, reader: Reader, tokens: int) -> Iterator[Case]:
+def calls(
+    rng: random.Random, reader: Reader, tokens: int, *, in_words: bool = False
+) -> Iterator[Case]:
     """Questions that ask for a declared tool, beside a document of that length."""
     while True:
         document = sized_document(rng, reader, tokens) if tokens else None
         tools = make_tools(rng, rng.randrange(1, 6))
         system = {"role": "system", "content": document.text if document else rng.choice(INTRODUCTIONS)}
         for _ in range(PER_DOCUMENT):
-            asked = ask_for(rng, rng.choice(tools))
+            asked = ask_for(rng, rng.choice(tools), in_words=in_words)
             user = {"role": "user", "content": asked.text}
             yield Case((system, user), tuple(t.declaration for t in tools), asked.answer)
 
@@ -131,6 +133,7 @@ def main() -> None:
         )
     rows["tool calls, no document"] = lambda rng: calls(rng, reader, 0)
     rows["tool calls, 1000 tokens"] = lambda rng: calls(rng, reader, 1000)
+    rows["tool calls, arguments in words"] = lambda rng: calls(rng, reader, 0, in_words=True)
     rows["exact answers, 1000 tokens and tools"] = lambda rng: questions(
         rng, reader, 1000, missing=False, tools=True
     )

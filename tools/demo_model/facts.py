@@ -1,6 +1,7 @@
 """Facts: a key, a value, and how document, question and answer say it.
 
-Every answer repeats the key before the value, so that answering is looking up a run of words.
+Every question holds the key as the document has it, and every answer repeats it before the value, so
+that answering is looking up a run of words.
 """
 
 import random
@@ -59,9 +60,6 @@ def attribute_key(attribute: str, thing: str) -> Key:
             f"I need the {of}.",
             f"Do you know the {of}?",
             f"Can you find the {of}?",
-            f"Which {attribute} does the {thing} have?",
-            f"What {attribute} does the {thing} have?",
-            f"Look at the {thing}. What is the {attribute} of it?",
         ),
         missing=NOT_FOUND,
     )

@@ -1,6 +1,7 @@
 """Declared tools, questions that ask for one of them, and the calls that answer those questions.
 
-What goes into a call stands in the question in double quotes, or is a number.
+A question names the tool and its arguments: `Call set_room with {"name": "Tarnok", "number": 12}.` or, in
+words, `Call set_room with name: "Tarnok", number: 12.`
 """
 
 import json
@@ -92,20 +93,18 @@ def _argument(rng: random.Random, parameter: str) -> Any:
             return words.made_up_name(rng)
 
 
-def ask_for(rng: random.Random, tool: Tool) -> ToolQuestion:
+def ask_for(rng: random.Random, tool: Tool, *, in_words: bool) -> ToolQuestion:
     arguments = {parameter: _argument(rng, parameter) for parameter in tool.parameters}
-    said = [f"{p} {json.dumps(v, ensure_ascii=False)}" for p, v in arguments.items()]
-    listed = said[0] if len(said) == 1 else ", ".join(said[:-1]) + " and " + said[-1]
+    said = json.dumps(arguments, ensure_ascii=False)
+    if in_words:
+        said = ", ".join(f"{p}: {json.dumps(v, ensure_ascii=False)}" for p, v in arguments.items())
     text = rng.choice(
         (
-            f"Call {tool.name} with {listed}.",
-            f"Call {tool.name} with {listed}.",
-            f"Please use {tool.name} with {listed}.",
-            f"Use the tool {tool.name} for {listed}.",
-            f"{tool.verb.capitalize()} the {tool.noun} for {listed}.",
-            f"{tool.verb.capitalize()} the {tool.noun} with {listed}.",
-            f"Please {tool.verb} the {tool.noun} for {listed}.",
-            f"Can you {tool.verb} the {tool.noun} for {listed}?",
+            f"Call {tool.name} with {said}.",
+            f"Call {tool.name} with {said}",
+            f"Please call {tool.name} with {said}.",
+            f"Call the tool {tool.name} with {said}.",
+            f"Can you call {tool.name} with {said}?",
         )
     )
     return ToolQuestion(tool, text, arguments)
