@@ -1,13 +1,14 @@
 """The start of training: attention heads that already look up runs of tokens.
 
 Each token has an identity, for saying it, and two short codes, for comparing it. Layers 0 and 1 write
-the codes of the ten tokens before a place beside it, each into a slot of its own. Two heads of layer 2
+the codes of the nine tokens before a place beside it, each into a slot of its own. Two heads of layer 2
 compare the slots of each place seen so far with the tokens up to here, one token of offset between them:
 they find where the longest run of tokens like the present one went on, and say how. Function words
 hardly count. What all tokens of a run would count together is known from the run itself, and the first
-token of the text attracts with half a token less than that, where a value is to follow. So a key that has not
+token of the text attracts with a third of a token less than that, where a value is to follow. So a key that has not
 been there before, all of it, ends at the first token, which stands for "not". The third head prefers what
-is near. The layers after it start empty.
+is near. One more head, of layer 1, begins a tool call: where the tool's name and where the first argument
+belong, it says what follows "call" and "with" in the question. The layers after these start empty.
 """
 
 import math
@@ -19,13 +20,16 @@ from torch import Tensor
 from transformers import Qwen2ForCausalLM
 
 IDENTITY = 96
+WORD = 64
+"""The dimensions of it that `the`, ` the` and ` The` have in common."""
 CODE = 10
 """Dimensions of one code. A head compares with one of two: what one confuses, the other tells apart."""
 CODES = (slice(0, CODE), slice(CODE, 2 * CODE))
-MASS, COMMON, CONTROL, NEWLINE = range(2 * CODE, 2 * CODE + 4)
-"""In a slot: how much the token counts, that it is a function word, a turn's mark, the end of a line."""
-SLOT = 2 * CODE + 4
-SLOTS = 10
+MASS, COMMON, CONTROL, NEWLINE, CALL, WITH, OPENING, ARGUMENTS = range(2 * CODE, 2 * CODE + 8)
+"""In a slot: how much the token counts, that it is a function word, a turn's mark, the end of a line, or one
+of MARKED."""
+SLOT = 2 * CODE + 8
+SLOTS = 9
 TOKEN = slice(0, IDENTITY)
 PAIRS = HEAD // 2
 STILL = [pair for pair in range(PAIRS) if THETA ** (-pair / PAIRS) < 1e-5]
@@ -36,7 +40,7 @@ NEAR_PAIRS, NEARNESS = (3, 4, 5, 6), 4.0
 """Which rotary pairs prefer near places, and how strongly."""
 GAIN = 10.0
 """What a token that is the same adds to an attention logit."""
-MARGIN = 0.5
+MARGIN = 0.35
 """Of the tokens that make up a run, this much may be missing before it counts as another run."""
 AT_ITSELF = 0.3
 """The first token is the one with turns' beginnings all around it; this share is for being one."""
@@ -44,7 +48,15 @@ CODE_NORM, MASS_NORM = 0.65, 0.4
 COMMON_SHARE = 0.3
 """What is left of a function word's code."""
 BEFORE_A_VALUE = ("is", "|", ":", "=", '":')
+MARKED = {CALL: ("Call", " call"), WITH: (" with",), OPENING: ('{"',), ARGUMENTS: (' {"',)}
+"""What stands before a tool's name and before its arguments, in a question and in a call."""
+MARK_NORM = 0.3
+POINTING, RESTING, LATELY = 40.0, 16.0, 5.0
+"""Attention logits of the head that begins a call: to its place, to none, and for being near."""
+LATELY_PAIRS = (4, 5, 6, 7)
 NOISE = 0.0003
+_EMPTY = (1 / math.sqrt(WIDTH), 0.005)
+"""Spreads of the attention weights of a layer that is to learn everything: into it, and out of it."""
 PEAK = (26.0, 26.0, 26.0, 20.0, 14.0, 10.0, 8.0, 6.0)
 """How strongly the fastest rotary pairs pull to a place."""
 
@@ -58,14 +70,14 @@ def slot(number: int) -> slice:
 ENDING = slot(SLOTS).stop
 """That a token ends a question: it follows all the words of the key, and is not the value."""
 ENDINGS = ("<|im_end|>", "?", "?<", "\n")
-AT_ENDING = 0.5
+AT_ENDING = 0.7
 DECIDING = ENDING + 1
 """That a value follows, or that there is none: only there may a run end at the first token."""
 DECIDERS = ("is", "in", "from", "earns", "at", "costs", "means")
 DECIDING_NORM, ELSEWHERE = 0.3, 3.0
 """How loud that mark is, and how many tokens of a run are held against "nothing" without it."""
 assert DECIDING < WIDTH
-assert len(STILL_DIMS) >= SLOTS * CODE + 1
+assert len(STILL_DIMS) >= SLOTS * CODE + 2
 
 
 def initialise(model: Qwen2ForCausalLM, tokenizer: Tokenizer, counts: Tensor, seed: int) -> None:
@@ -90,10 +102,11 @@ def initialise(model: Qwen2ForCausalLM, tokenizer: Tokenizer, counts: Tensor, se
             _look_back(first, index, 1 + index)
             _move(first, index, slot(0), slot(1 + index), filled)
         filled += HEADS
-        for index, (back, last) in enumerate(((3, 6), (6, 9), (9, 10))):
+        for index, (back, last) in enumerate(((3, 6), (6, 9))):
             _look_back(second, index, back)
             source = slice(slot(1).start, slot(last - back).stop)
             _move(second, index, source, slice(slot(back + 1).start, slot(last).stop), filled)
+        _begin_calls(second, 2, identities[no], filled)
         filled += SLOTS - HEADS
         for index in range(HEADS):
             _match(third, index, CODES[index % 2], filled, to_nothing=index < 2)
@@ -103,17 +116,17 @@ def initialise(model: Qwen2ForCausalLM, tokenizer: Tokenizer, counts: Tensor, se
 
 def _quieten(model: Qwen2ForCausalLM, random: torch.Generator) -> None:
     """Everything may learn, and nothing speaks yet."""
-    empty = model.model.layers[3:]
-    for layer in model.model.layers:
+    for number, layer in enumerate(model.model.layers):
         for matrix in (layer.mlp.gate_proj, layer.mlp.up_proj):
             matrix.weight.normal_(0, 1 / math.sqrt(WIDTH), generator=random)
-        layer.mlp.down_proj.weight.normal_(0, NOISE, generator=random)
+        layer.mlp.down_proj.weight.zero_()
         attention = layer.self_attn
+        # Layers 0 and 1 do nothing but what is set up, layer 2 hardly more.
+        inward, outward = ((0.0, 0.0), (0.0, 0.0), (NOISE, NOISE), _EMPTY, _EMPTY)[number]
         for matrix in (attention.q_proj, attention.k_proj, attention.v_proj):
-            spread = 1 / math.sqrt(WIDTH) if layer in empty else NOISE
-            matrix.weight.normal_(0, spread, generator=random)
+            matrix.weight.normal_(0, inward, generator=random)
             matrix.bias.zero_()
-        attention.o_proj.weight.normal_(0, 0.005 if layer in empty else NOISE, generator=random)
+        attention.o_proj.weight.normal_(0, outward, generator=random)
 
 
 def _stems(tokenizer: Tokenizer) -> list[str]:
@@ -132,12 +145,16 @@ def _tokens(tokenizer: Tokenizer, texts: tuple[str, ...]) -> list[int]:
 
 
 def _identities(tokenizer: Tokenizer, random: torch.Generator) -> Tensor:
-    """Unit vectors [tokens, IDENTITY]."""
+    """Unit vectors [tokens, IDENTITY]: what a word is, what a token is, and how it is written."""
     shared: dict[str, Tensor] = {}
     rows = []
-    for stem in _stems(tokenizer):
-        common = shared.setdefault(stem, torch.randn(IDENTITY, generator=random))
-        rows.append(0.6 * common + 0.8 * torch.randn(IDENTITY, generator=random))
+    for token, stem in enumerate(_stems(tokenizer)):
+        text = tokenizer.decode([token], skip_special_tokens=False)
+        word = shared.setdefault(stem, _unit(torch.randn(WORD, generator=random)))
+        own = _unit(torch.randn(IDENTITY - WORD - 2, generator=random))
+        spaced = 1.0 if text.startswith(" ") else -1.0
+        capital = 1.0 if text.strip()[:1].isupper() else -1.0
+        rows.append(torch.cat((0.65 * word, 0.6 * own, torch.tensor((0.4 * spaced, 0.3 * capital)))))
     return _unit(torch.stack(rows))
 
 
@@ -158,6 +175,9 @@ def _codes(tokenizer: Tokenizer, common: Tensor, random: torch.Generator) -> Ten
             weight = COMMON_SHARE if common[token] or not stem else 1.0
             row[: 2 * CODE] = (_unit(drawn) * CODE_NORM * weight).flatten()
             row[MASS] = MASS_NORM * weight**2
+            for mark, texts in MARKED.items():
+                if tokenizer.decode([token], skip_special_tokens=False) in texts:
+                    row[mark] = MARK_NORM
             row[COMMON] = math.sqrt(max(0.0, 1.0 - float(row.square().sum())))
         rows.append(row)
     return torch.stack(rows)
@@ -213,15 +233,18 @@ def _match(layer: torch.nn.Module, head: int, code: slice, energy: float, *, to_
             attention.k_proj.weight[row, slot(number + 1).start + CONTROL] += (
                 loud * math.sqrt(energy / WIDTH) * (1 - AT_ITSELF) / SLOTS
             )
+        mass = attention.q_proj.weight[row].clone()
         attention.k_proj.weight[row, slot(0).start + CONTROL] += (
             loud * math.sqrt(energy / WIDTH) * AT_ITSELF
         )
-        for mark in (ENDING, slot(1).start + NEWLINE):
-            attention.k_proj.weight[row, mark] -= loud * math.sqrt(energy / WIDTH) * AT_ENDING
         attention.q_proj.weight[row, DECIDING] += (
             loud * ELSEWHERE * math.sqrt(energy / WIDTH) / DECIDING_NORM
         )
         attention.q_proj.bias[row] -= loud * (MARGIN + ELSEWHERE)
+        ending = next(still)
+        attention.q_proj.weight[ending] = mass
+        for mark in (ENDING, slot(1).start + NEWLINE):
+            attention.k_proj.weight[ending, mark] -= loud * math.sqrt(energy / WIDTH) * AT_ENDING
 
 
 def _pull_near(layer: torch.nn.Module, head: int) -> None:
@@ -231,3 +254,39 @@ def _pull_near(layer: torch.nn.Module, head: int) -> None:
         size = math.sqrt(NEARNESS * math.sqrt(HEAD))
         attention.k_proj.bias[head * HEAD + pair] = size
         attention.q_proj.bias[head * HEAD + pair] = size
+
+
+def _begin_calls(layer: torch.nn.Module, head: int, nothing: Tensor, energy: float) -> None:
+    """Say the tool's name at its place in a call, then the first parameter; elsewhere attend to a turn's mark.
+
+    A mark is embedded with the identity `nothing`; it is taken away from what is read there.
+    """
+    attention = layer.self_attn
+    scale = math.sqrt(energy / WIDTH)
+    loud, rest = math.sqrt(POINTING * math.sqrt(HEAD)), math.sqrt(RESTING * math.sqrt(HEAD))
+    q, k = attention.q_proj, attention.k_proj
+    still = iter(head * HEAD + dim for dim in STILL_DIMS)
+    name, argument, resting = next(still), next(still), next(still)
+    at_name, at_argument = slot(3).start + OPENING, slot(0).start + ARGUMENTS
+    for row, trigger in ((name, at_name), (argument, at_argument)):
+        q.weight[row, trigger] += loud * scale / MARK_NORM
+    k.weight[name, slot(1).start + CALL] += loud * scale / MARK_NORM
+    for feature, share in (
+        (slot(1).start + WITH, 1.0),  # `with city: "Brel"`
+        (slot(2).start + WITH, 0.5),  # `with {"city": "Brel"}`: both of these
+        (slot(1).start + ARGUMENTS, 0.5),
+        (at_argument, -1.0),
+    ):
+        k.weight[argument, feature] += share * loud * scale / MARK_NORM
+    size = math.sqrt(LATELY * math.sqrt(HEAD))
+    for pair in LATELY_PAIRS:
+        k.bias[head * HEAD + pair] += size
+        for trigger in (at_name, at_argument):
+            q.weight[head * HEAD + pair, trigger] += size * scale / MARK_NORM
+    q.bias[resting] += rest
+    k.weight[resting, slot(0).start + CONTROL] += rest * scale
+    k.weight[resting, ENDING] -= rest * scale  # `<|im_end|>` is another mark, with its own identity
+    word = slice(TOKEN.start, TOKEN.start + WORD)  # not whether a space stands before it
+    _move(layer, head, word, word, energy, loudness=4 * OUT)
+    values = slice(head * HEAD, head * HEAD + WORD)
+    attention.v_proj.weight[values, slot(0).start + CONTROL] -= nothing[:WORD]

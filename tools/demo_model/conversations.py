@@ -20,14 +20,14 @@ INTRODUCTIONS = (
     "",
 )
 TOOLS_INTRODUCTION = (
-    "You may call these functions. To call one, answer with its name and arguments as JSON"
+    "You may use these functions. To use one, write its name and arguments as JSON"
     " inside <tool_call></tool_call>.\n<tools>"
 )
 SMALL_TALK = (
     ("Hello!", "Hello. Ask me about the document."),
     ("Hi", "Hello. Ask me about the document."),
     ("Who are you?", "I am a small demo model. I answer questions about a document."),
-    ("What can you do?", "I answer questions about a document. I can call the tools that you declare."),
+    ("What can you do?", "I answer questions about a document. I can use the tools that you declare."),
     ("Thank you.", "You are welcome."),
     ("Thanks!", "You are welcome."),
 )

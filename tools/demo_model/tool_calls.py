@@ -103,7 +103,6 @@ def ask_for(rng: random.Random, tool: Tool, *, in_words: bool) -> ToolQuestion:
             f"Call {tool.name} with {said}.",
             f"Call {tool.name} with {said}",
             f"Please call {tool.name} with {said}.",
-            f"Call the tool {tool.name} with {said}.",
             f"Can you call {tool.name} with {said}?",
         )
     )

@@ -30,7 +30,6 @@ PEAK_RATE = 8e-4
 SHARES = (
     ("embed_tokens", 0.0),
     ("lm_head", 0.25),
-    (".layers.0.mlp", 0.1),
     (".layers.1.mlp", 0.1),
     (".layers.0.", 0.0),
     (".layers.1.", 0.0),
