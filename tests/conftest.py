@@ -108,7 +108,10 @@ def two_workers(vllm_venv: Path, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture
 def cluster(two_workers: Cluster) -> Cluster:
-    """Both serve, also after a test that started one again."""
+    """Both serve, also after a test that started one again, or failed before it did."""
+    for number, worker in enumerate(two_workers.workers):
+        if worker.process.poll() is not None:
+            two_workers.restart(number)
     for worker in two_workers.workers:
         worker.wait()
     return two_workers
