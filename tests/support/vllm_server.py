@@ -201,10 +201,6 @@ class VllmServer:
         for _ in range(POOL_BLOCKS * BLOCK // 900 + 1):
             assert self.complete(tokens(900, random.getrandbits(40))).status == 200
 
-    def freeze(self) -> None:
-        """Nothing comes from it any more; `kill` ends it all the same."""
-        os.killpg(self.process.pid, signal.SIGSTOP)
-
     def kill(self) -> None:
         """All of its processes at once, as when a machine is lost."""
         os.killpg(self.process.pid, signal.SIGKILL)
