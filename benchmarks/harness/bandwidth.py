@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-
 _BEYOND_CACHES_BYTES = 1 << 30
 """Copies go through so many bytes before they come back to the same: no cache of a CPU holds them."""
 
 
 class Speeds:
-    """Sampled again and again between what is judged by them: a shared machine's memory has its hours, too."""
+    """Sampled between what is judged by them: a shared machine is faster at one time than at another."""
 
     def __init__(self, folder: Path, size_bytes: int) -> None:
         self._size = size_bytes
