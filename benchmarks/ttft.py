@@ -11,7 +11,7 @@ RAM and disk are measured in turn, so that a drifting machine drifts for all of 
 
 What a hit may take: resident, 1.1 floors; from RAM, the floor and twice the time that copying the
 stored bytes takes; from disk, the floor and 1.5 times what reading them takes with the page cache
-dropped. Both speeds are measured in the same run.
+dropped. Both speeds are sampled in the same turns.
 """
 
 import argparse
@@ -28,7 +28,7 @@ import matplotlib.pyplot as plt
 from rich.progress import track
 
 from harness import report
-from harness.bandwidth import disk_bandwidth, drop_from_page_cache, memory_bandwidth
+from harness.bandwidth import Speeds, drop_from_page_cache
 from harness.floor import Raw
 from harness.models import model_file
 from harness.ours import Mooring, settings
@@ -72,11 +72,8 @@ def main() -> None:
     texts = make_texts(model, arguments)
     with tempfile.TemporaryDirectory(prefix="mooring-ttft-") as directory:
         work = Path(directory)
-        speeds = {
-            "memory_bytes_per_s": memory_bandwidth(texts.stored_bytes),
-            "disk_bytes_per_s": disk_bandwidth(work, texts.stored_bytes),
-        }
-        series = with_bounds(measure(work, model, texts, arguments), texts, speeds)
+        speeds = Speeds(work, texts.stored_bytes)
+        series = with_bounds(measure(work, model, texts, speeds, arguments), texts, speeds)
     figures = summarise(series, texts, speeds, arguments)
     show(series, figures)
     name = "ttft" + ("-quick" if arguments.quick else "")
@@ -87,7 +84,7 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = report.arguments(__doc__)
     parser.add_argument("--tokens", type=int, default=4096, help="of the cached prefix [%(default)s]")
-    parser.add_argument("--repeats", type=int, default=9, help="[%(default)s]")
+    parser.add_argument("--repeats", type=int, default=15, help="[%(default)s]")
     parser.add_argument("--uncached-repeats", type=int, default=1, help="[%(default)s]")
     parser.add_argument("--quick", action="store_true", help="11M shape, 1,024 tokens")
     arguments = parser.parse_args()
@@ -118,7 +115,9 @@ def make_texts(model: Path, arguments: argparse.Namespace) -> Texts:
     return texts
 
 
-def measure(work: Path, model: Path, texts: Texts, arguments: argparse.Namespace) -> list[Series]:
+def measure(
+    work: Path, model: Path, texts: Texts, speeds: Speeds, arguments: argparse.Namespace
+) -> list[Series]:
     questions = iter(texts.questions)
     config = settings(engine={"threads": arguments.threads})
     data_dir = work / "data"
@@ -136,7 +135,7 @@ def measure(work: Path, model: Path, texts: Texts, arguments: argparse.Namespace
         flash_attention=False,
     )
     floor.prefill(texts.prompt[: texts.prefix_tokens], 0)
-    rows = in_turn(work, model, texts, cache, floor, questions, arguments)
+    rows = in_turn(work, model, texts, speeds, cache, floor, questions, arguments)
     floor.close()
     slow = Series(UNCACHED, [a.first_token_s for a in uncached], uncached[-1].computed_tokens)
     return [slow, *rows]
@@ -146,6 +145,7 @@ def in_turn(
     work: Path,
     model: Path,
     texts: Texts,
+    speeds: Speeds,
     cache: Message,
     floor: Raw,
     questions: Iterator[Message],
@@ -183,6 +183,7 @@ def in_turn(
             asked.ask(cache, next(questions), tokens=1)  # from disk into RAM and the buffer
         for _ in track(range(arguments.repeats), "Floor, RAM, resident, disk", transient=True):
             question = texts.prompt[texts.prefix_tokens :]
+            speeds.sample()
             seconds[FLOOR].append(floor.question(texts.prefix_tokens, question))
             hit(RAM, server, lambda: leave_buffer(server))
             hit(RESIDENT, server, lambda: None)
@@ -194,13 +195,13 @@ def in_turn(
     return [Series(name, values, computed[name]) for name, values in seconds.items()]
 
 
-def with_bounds(series: list[Series], texts: Texts, speeds: dict[str, float]) -> list[Series]:
+def with_bounds(series: list[Series], texts: Texts, speeds: Speeds) -> list[Series]:
     """Each hit beside what it may take."""
     floor_s = next(row.median for row in series if row.name == FLOOR)
     allowed = {
         RESIDENT: 1.1 * floor_s,
-        RAM: floor_s + 2 * texts.stored_bytes / speeds["memory_bytes_per_s"],
-        DISK: floor_s + 1.5 * texts.stored_bytes / speeds["disk_bytes_per_s"],
+        RAM: floor_s + 2 * texts.stored_bytes / speeds.memory_bytes_per_s,
+        DISK: floor_s + 1.5 * texts.stored_bytes / speeds.disk_bytes_per_s,
     }
     return [
         Series(row.name, row.seconds, row.prompt_tokens_evaluated, allowed.get(row.name))
@@ -209,7 +210,7 @@ def with_bounds(series: list[Series], texts: Texts, speeds: dict[str, float]) ->
 
 
 def summarise(
-    series: list[Series], texts: Texts, speeds: dict[str, float], arguments: argparse.Namespace
+    series: list[Series], texts: Texts, speeds: Speeds, arguments: argparse.Namespace
 ) -> dict[str, Any]:
     medians = {row.name: row.median for row in series}
     return report.describe(
@@ -219,7 +220,8 @@ def summarise(
         prefix_tokens=texts.prefix_tokens,
         stored_bytes=texts.stored_bytes,
         question_tokens=len(texts.prompt) - texts.prefix_tokens,
-        **speeds,
+        memory_bytes_per_s=speeds.memory_bytes_per_s,
+        disk_bytes_per_s=speeds.disk_bytes_per_s,
         series=[
             {
                 "name": row.name,

@@ -76,6 +76,14 @@ class Cluster:
         self.workers[number] = self.start(number, self.workers[number].port)
         return self.workers[number]
 
+    def bring_up(self) -> None:
+        """Wait until both serve, also after a test that started one again, or failed before it did."""
+        for number, worker in enumerate(self.workers):
+            if worker.process.poll() is not None:
+                self.restart(number)
+        for worker in self.workers:
+            worker.wait()
+
     @property
     def served(self) -> Served:
         return Served(self.model, tuple(worker.url for worker in self.workers))
@@ -101,16 +109,14 @@ def two_workers(vllm_venv: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     running = Cluster(vllm_venv, tmp_path_factory.mktemp("cluster"))
     with ExitStack() as stack:
         stack.callback(lambda: [worker.stop() for worker in running.workers])
-        for worker in running.workers:
-            worker.wait()
+        running.bring_up()
         yield running
 
 
 @pytest.fixture
 def cluster(two_workers: Cluster) -> Cluster:
-    """Both serve, also after a test that started one again."""
-    for worker in two_workers.workers:
-        worker.wait()
+    """Both serve."""
+    two_workers.bring_up()
     return two_workers
 
 

@@ -8,37 +8,50 @@ from pathlib import Path
 
 import numpy as np
 
+_BEYOND_CACHES_BYTES = 1 << 30
+"""Copies go through so many bytes before they come back to the same: no cache of a CPU holds them."""
 
-def memory_bandwidth(size_bytes: int, repeats: int = 7) -> float:
-    """Of a single-threaded copy of so many bytes, in pages that have been touched before."""
-    source = np.random.default_rng(0).integers(0, 255, size_bytes, np.uint8)
-    target = np.zeros_like(source)
-    seconds = []
-    for _ in range(repeats):
+
+class Speeds:
+    """Sampled between what is judged by them: a shared machine is faster at one time than at another."""
+
+    def __init__(self, folder: Path, size_bytes: int) -> None:
+        self._size = size_bytes
+        self._places = -(-_BEYOND_CACHES_BYTES // size_bytes)
+        self._source = np.full(self._places * size_bytes, 7, np.uint8)
+        self._target = np.zeros(self._places * size_bytes, np.uint8)
+        self._target.fill(1)  # touched: page faults are not the memory's
+        self._path = folder / "bandwidth.bin"
+        self._path.write_bytes(os.urandom(size_bytes))
+        self._buffer = mmap.mmap(-1, size_bytes)
+        self._buffer.write(bytes(size_bytes))
+        self._copies: list[float] = []
+        self._reads: list[float] = []
+
+    def sample(self) -> None:
+        begin = len(self._copies) % self._places * self._size
+        place = slice(begin, begin + self._size)
         begun = time.perf_counter()
-        np.copyto(target, source)
-        seconds.append(time.perf_counter() - begun)
-    return size_bytes / statistics.median(seconds)
-
-
-def disk_bandwidth(folder: Path, size_bytes: int, repeats: int = 5) -> float:
-    """Of reading a file of so many bytes from start to end into memory, its page cache dropped."""
-    path = folder / "bandwidth.bin"
-    path.write_bytes(os.urandom(size_bytes))
-    buffer = mmap.mmap(-1, size_bytes)
-    buffer.write(bytes(size_bytes))  # touched: page faults are not the disk's
-    seconds = []
-    for _ in range(repeats):
-        drop_from_page_cache(path)
+        np.copyto(self._target[place], self._source[place])
+        self._copies.append(time.perf_counter() - begun)
+        drop_from_page_cache(self._path)
         begun = time.perf_counter()
-        with path.open("rb", buffering=0) as file:
-            view, done = memoryview(buffer), 0
-            while done < size_bytes:
+        with self._path.open("rb", buffering=0) as file:
+            view, done = memoryview(self._buffer), 0
+            while done < self._size:
                 done += file.readinto(view[done:]) or 0
             view.release()
-        seconds.append(time.perf_counter() - begun)
-    path.unlink()
-    return size_bytes / statistics.median(seconds)
+        self._reads.append(time.perf_counter() - begun)
+
+    @property
+    def memory_bytes_per_s(self) -> float:
+        """Of a single-threaded copy, the median."""
+        return self._size / statistics.median(self._copies)
+
+    @property
+    def disk_bytes_per_s(self) -> float:
+        """Of reading a file from start to end into memory, its page cache dropped; the median."""
+        return self._size / statistics.median(self._reads)
 
 
 def drop_from_page_cache(path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from mooring.app import bundled
 from mooring.core.conversation import Conversation
+from mooring.core.errors import PromptTooLong
 from mooring.engine.llamacpp.binding import Model, measure_state_size
 from mooring.engine.prompt import Prompter
 from mooring.engine.template import ChatTemplate
@@ -60,11 +61,17 @@ class Prompts:
         low, high = 1, len(text)
         while high - low > 1:
             middle = (low + high) // 2
-            if len(self.prefix(message(middle))) <= tokens:
+            if self._fits(message(middle), tokens):
                 low = middle
             else:
                 high = middle
         return message(low)
+
+    def _fits(self, message: Message, tokens: int) -> bool:
+        try:
+            return len(self.prefix(message)) <= tokens
+        except PromptTooLong:
+            return False
 
     def questions(self, count: int, *, seed: int = 0) -> list[Message]:
         """User messages of equal length in tokens that differ from their first characters on.

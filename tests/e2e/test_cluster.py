@@ -81,6 +81,7 @@ def test_a_worker_that_is_killed_takes_only_running_answers_with_it(server: Serv
     with server.http.stream("POST", "/v1/chat/completions", json=body) as stream:
         lines = (line for line in stream.iter_lines() if line.startswith("data: "))
         next(line for line in lines if '"content":""' not in line)
+        cluster.workers[0].freeze()  # it must not come to its end before it is killed
         server.drain(survivor, drained=False)
         cluster.workers[0].kill()
         rest = list(lines)

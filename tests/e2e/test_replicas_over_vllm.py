@@ -34,6 +34,7 @@ def both(
 @pytest.fixture
 def pair(both: Pair) -> Iterator[Pair]:
     """All workers serve, nothing was lost before, and nothing is lost in the test."""
+    both.wait_for_workers()
     recomputed = both.recomputed
     yield both
     for server in both.servers:
@@ -186,9 +187,8 @@ def test_a_worker_that_is_killed_and_returns_serves_both_again(pair: Pair) -> No
     pair.cluster.workers[0].kill()
     for server in pair.servers:
         assert [cached(server.ask(cache)) for cache in caches] == [held(cache) for cache in caches]
-    pair.cluster.restart(0).wait()
-    for server in pair.servers:
-        until(lambda server=server: {each["state"] for each in server.workers().values()} == {"up"})
+    pair.cluster.restart(0)
+    pair.wait_for_workers()
     pair.assert_used_everywhere(*caches)
 
 

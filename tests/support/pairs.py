@@ -3,7 +3,7 @@
 from contextlib import ExitStack
 from pathlib import Path
 
-from clusters import CONFIG, Server, cached, held, report, running, vllm_metric
+from clusters import CONFIG, Server, cached, held, report, running, until, vllm_metric
 from ledgers import lines
 from settings import NAMED_ONLY
 
@@ -33,6 +33,12 @@ class Pair:
         """The first time, or again after it was killed."""
         config = CONFIG_OF_BOTH.replace("URL", self.url)
         return self.stack.enter_context(running(self.cluster, self.folder / name, config))
+
+    def wait_for_workers(self) -> None:
+        """Until both serve, and both servers know it."""
+        self.cluster.bring_up()
+        for server in self.servers:
+            until(lambda server=server: {each["state"] for each in server.workers().values()} == {"up"})
 
     @property
     def servers(self) -> tuple[Server, Server]:

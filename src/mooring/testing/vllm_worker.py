@@ -89,6 +89,10 @@ class VllmWorker:
                 time.sleep(0.2)
         raise RuntimeError(f"the worker ended:\n{self.log_path.read_text(errors='replace')[-4000:]}")
 
+    def freeze(self) -> None:
+        """Nothing comes from it any more; `kill` ends it all the same."""
+        os.killpg(self.process.pid, signal.SIGSTOP)
+
     def kill(self) -> None:
         """End all its processes as a power cut would."""
         self._end(signal.SIGKILL)

@@ -151,12 +151,12 @@ class Cluster:
         return reports
 
     async def close(self, error: EngineFailed) -> None:
+        for member in self.members:
+            member.fail_all(error)
         tasks = [*self._watchers, *self._returns]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for member in self.members:
-            member.fail_all(error)
         await asyncio.sleep(0)  # who reads hears of it before the connections go
         await self.close_connections()
 
