@@ -109,7 +109,7 @@ def test_the_largest_context(tenant: httpx.Client):
 
 @pytest.mark.limits(cached_tokens=100)
 def test_cached_tokens_kept(tenant: httpx.Client):
-    body = {"model": "moonshot-v1", "messages": [{"role": "system", "content": "quay " * 60}]}
+    body = {"model": "moonshot-v1", "messages": [{"role": "system", "content": "the " * 60}]}
     first = tenant.post("/v1/caching", json=body).json()
     assert 50 < first["tokens"] < 100
     error = check_429(tenant.post("/v1/caching", json=body), "exceeded_current_quota_error")
@@ -121,7 +121,7 @@ def test_cached_tokens_kept(tenant: httpx.Client):
 
 @pytest.mark.limits(cached_tokens=100)
 def test_a_revival_is_held_to_what_may_be_kept(tenant: httpx.Client):
-    body = {"model": "moonshot-v1", "messages": [{"role": "system", "content": "quay " * 60}]}
+    body = {"model": "moonshot-v1", "messages": [{"role": "system", "content": "the " * 60}]}
     first = tenant.post("/v1/caching", json=body | {"ttl": 1}).json()
     while tenant.get(f"/v1/caching/{first['id']}").json()["status"] != "inactive":
         pass
