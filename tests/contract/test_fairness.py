@@ -7,6 +7,8 @@ import pytest
 from engines import answer, asked, running, tokens, until
 
 from mooring.core.errors import Overloaded
+from mooring.core.prefix import Prefix
+from mooring.engine.interface import Source
 from mooring.engine.llamacpp.engine import LlamaEngine
 from mooring.engine.llamacpp.request import Request, Stage
 
@@ -87,6 +89,22 @@ async def test_who_waits_for_room_starts_in_order(tiny_model: Path, tmp_path: Pa
     async with running(tiny_model, tmp_path, cells=1024) as engine:
         await asyncio.gather(*(ask(number, 900 if number % 2 else 500) for number in range(8)))
     assert order == sorted(order)
+
+
+async def test_what_waits_for_room_is_read_from_disk_meanwhile(tiny_model: Path, tmp_path: Path) -> None:
+    kept = Prefix("a", tokens(600, seed=1))
+    async with running(tiny_model, tmp_path, cells=1024) as engine:
+        await engine.keep(kept)
+    async with running(tiny_model, tmp_path, cells=1024) as engine:  # it is on disk only
+        steps, queue = watch(engine), engine._scheduler._admission
+        first = asyncio.create_task(answer(engine, asked(tokens(500, seed=2), max_tokens=500)))
+        await until(lambda: any(500 in step for step in steps))
+        second = asyncio.create_task(answer(engine, asked((*kept.tokens, 7), "a", kept)))
+        await until(lambda: any(ask.restore is not None and ask.restore.fetch.done() for ask in queue))
+        assert not first.done()
+        came = (await asyncio.gather(first, second))[1]
+    assert came.started.cached_tokens == 600
+    assert came.started.source is Source.DISK
 
 
 async def test_requests_beyond_the_queue_are_told_to_come_again(
