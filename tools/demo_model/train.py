@@ -1,4 +1,4 @@
-"""Trains the demo model: `python tools/demo_model/train.py --out build/run --cpu-hours 2.5`.
+"""Trains the demo model: `python tools/demo_model/train.py --out build/run --cpu-hours 1.25`.
 
 Time is counted in CPU seconds of this process, so that it can be paused; run it again with the same
 `--out` and it goes on from the last checkpoint. Needs `pip install -e '.[train]'`.
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, required=True, help="checkpoints, the tokenizer and log.jsonl"
     )
-    parser.add_argument("--cpu-hours", type=float, default=2.5, help="of this process, over its threads")
+    parser.add_argument("--cpu-hours", type=float, default=1.25, help="of this process, over its threads")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
