@@ -4,11 +4,12 @@ Each token has an identity, for saying it, and two short codes, for comparing it
 the codes of the nine tokens before a place beside it, each into a slot of its own. Two heads of layer 2
 compare the slots of each place seen so far with the tokens up to here, one token of offset between them:
 they find where the longest run of tokens like the present one went on, and say how. Function words
-hardly count. What all tokens of a run would count together is known from the run itself, and the first
-token of the text attracts with a third of a token less than that, where a value is to follow. So a key that has not
-been there before, all of it, ends at the first token, which stands for "not". The third head prefers what
-is near. One more head, of layer 1, begins a tool call: where the tool's name and where the first argument
-belong, it says what follows "call" and "with" in the question. The layers after these start empty.
+hardly count. What all tokens of a run would count together is known from the run itself, and where a
+value is to follow, the first token of the text attracts with a third of a token less than that. So a key
+that has not been there before, all of it, ends at the first token, which stands for "not". The third head
+prefers what is near. One more head, of layer 1, begins a tool call: where the tool's name and where the
+first argument belong, it says what follows "call" and "with" in the question. The layers after these start
+empty.
 """
 
 import math
@@ -26,8 +27,8 @@ CODE = 10
 """Dimensions of one code. A head compares with one of two: what one confuses, the other tells apart."""
 CODES = (slice(0, CODE), slice(CODE, 2 * CODE))
 MASS, COMMON, CONTROL, NEWLINE, CALL, WITH, OPENING, ARGUMENTS = range(2 * CODE, 2 * CODE + 8)
-"""In a slot: how much the token counts, that it is a function word, a turn's mark, the end of a line, or one
-of MARKED."""
+"""In a slot: how much the token counts, that it is a function word, a turn's mark, the end of a line, or
+one of MARKED."""
 SLOT = 2 * CODE + 8
 SLOTS = 9
 TOKEN = slice(0, IDENTITY)
@@ -257,7 +258,8 @@ def _pull_near(layer: torch.nn.Module, head: int) -> None:
 
 
 def _begin_calls(layer: torch.nn.Module, head: int, nothing: Tensor, energy: float) -> None:
-    """Say the tool's name at its place in a call, then the first parameter; elsewhere attend to a turn's mark.
+    """Say the tool's name at its place in a call, then the first parameter; elsewhere attend to a turn's
+    mark.
 
     A mark is embedded with the identity `nothing`; it is taken away from what is read there.
     """

@@ -88,9 +88,7 @@ def questions(
             yield Case((system, asked), declared, answer(key, value))
 
 
-def calls(
-    rng: random.Random, reader: Reader, tokens: int, *, in_words: bool = False
-) -> Iterator[Case]:
+def calls(rng: random.Random, reader: Reader, tokens: int, *, in_words: bool = False) -> Iterator[Case]:
     """Questions that ask for a declared tool, beside a document of that length."""
     while True:
         document = sized_document(rng, reader, tokens) if tokens else None

@@ -1,7 +1,7 @@
 """Declared tools, questions that ask for one of them, and the calls that answer those questions.
 
-A question names the tool and its arguments: `Call set_room with {"name": "Tarnok", "number": 12}.` or, in
-words, `Call set_room with name: "Tarnok", number: 12.`
+A question names the tool and its arguments: `Call set_room with {"name": "Tarnok", "number": 12}.` or,
+in words, `Call set_room with name: "Tarnok", number: 12.`
 """
 
 import json

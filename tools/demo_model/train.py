@@ -68,7 +68,9 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, required=True, help="checkpoints, the tokenizer and log.jsonl"
     )
-    parser.add_argument("--cpu-hours", type=float, default=1.25, help="of this process, over its threads")
+    parser.add_argument(
+        "--cpu-hours", type=float, default=1.25, help="of this process, over its threads"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()

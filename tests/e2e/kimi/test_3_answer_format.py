@@ -125,7 +125,8 @@ def test_an_answer_goes_on_from_a_partial_message(http: httpx.Client):
         more = rest["usage"]["prompt_tokens"] - whole["usage"]["prompt_tokens"]
         return more, rest["choices"][0]["message"]["content"]
 
-    # Random weights draw tokens that no tokenizer would make of the same text: begin with some that it would.
+    # Random weights draw tokens that no tokenizer would make of the same text: go on from some that
+    # it would.
     beginnings = {count: "".join(drawn[:count]) for count in range(1, len(drawn))}
     rest = {count: go_on(begun) for count, begun in beginnings.items()}
     same = [count for count, (more, _) in rest.items() if more == count]
