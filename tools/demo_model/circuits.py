@@ -5,11 +5,11 @@ the codes of the nine tokens before a place beside it, each into a slot of its o
 compare the slots of each place seen so far with the tokens up to here, one token of offset between them:
 they find where the longest run of tokens like the present one went on, and say how. Function words
 hardly count. What all tokens of a run would count together is known from the run itself, and where a
-value is to follow, the first token of the text attracts with a third of a token less than that. So a key
-that has not been there before, all of it, ends at the first token, which stands for "not". The third head
-prefers what is near. One more head, of layer 1, begins a tool call: where the tool's name and where the
-first argument belong, it says what follows "call" and "with" in the question. The layers after these start
-empty.
+value is to follow, the first token of the text attracts with a third of a token less than that. So a
+key that has not been there before, all of it, ends at the first token, which stands for "not". The
+third head prefers what is near. One more head, of layer 1, begins a tool call: where the tool's name
+and where the first argument belong, it says what follows "call" and "with" in the question. The layers
+after these start empty.
 """
 
 import math
@@ -258,8 +258,9 @@ def _pull_near(layer: torch.nn.Module, head: int) -> None:
 
 
 def _begin_calls(layer: torch.nn.Module, head: int, nothing: Tensor, energy: float) -> None:
-    """Say the tool's name at its place in a call, then the first parameter; elsewhere attend to a turn's
-    mark.
+    """Say the tool's name at its place in a call, and the first parameter at its own.
+
+    Elsewhere it attends to a turn's mark.
 
     A mark is embedded with the identity `nothing`; it is taken away from what is read there.
     """
