@@ -9,10 +9,11 @@ from pathlib import Path
 
 import gguf
 import torch
-from model import CONTEXT, FEED_FORWARD, HEADS, LAYERS, THETA, WIDTH, make_model
+from model import CONTEXT, FEED_FORWARD, HEAD, HEADS, LAYERS, THETA, WIDTH, make_model
 from tokenizer import CONTROL
 from tokenizers import Tokenizer
 from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
 
 TEMPLATE = Path(__file__).with_name("chat_template.jinja")
 NAME = "mooring-demo"
@@ -73,9 +74,17 @@ def write_gguf(path: Path, weights: dict[str, Tensor], tokenizer: Tokenizer) -> 
 
 
 def write_folder(folder: Path, weights: dict[str, Tensor], tokenizer: Tokenizer) -> None:
-    """config.json, model.safetensors (float32), tokenizer.json and its configuration."""
-    model = make_model(tokenizer.get_vocab_size())
-    model.load_state_dict(weights)
+    """config.json, model.safetensors (float32), tokenizer.json and its configuration.
+
+    It is called a Llama with biases, which computes the same: transformers 5 gives whatever is called a
+    Qwen2 the tokenizer of that family, which keeps no digits together.
+    """
+    qwen2 = make_model(tokenizer.get_vocab_size()).config.to_dict()
+    shared = {name: qwen2[name] for name in LlamaConfig().to_dict() if name in qwen2}
+    shared |= {"model_type": "llama", "attention_bias": True, "head_dim": HEAD}
+    model = LlamaForCausalLM(LlamaConfig(**shared))
+    without = {f"model.layers.{layer}.self_attn.o_proj.bias": torch.zeros(WIDTH) for layer in range(LAYERS)}
+    model.load_state_dict(weights | without)
     model.save_pretrained(folder)
     config = json.loads((folder / "config.json").read_text("utf-8"))
     config["rope_theta"] = THETA  # where readers before transformers 5 look for it
