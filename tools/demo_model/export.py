@@ -83,8 +83,9 @@ def write_folder(folder: Path, weights: dict[str, Tensor], tokenizer: Tokenizer)
     shared = {name: qwen2[name] for name in LlamaConfig().to_dict() if name in qwen2}
     shared |= {"model_type": "llama", "attention_bias": True, "head_dim": HEAD}
     model = LlamaForCausalLM(LlamaConfig(**shared))
-    without = {f"model.layers.{layer}.self_attn.o_proj.bias": torch.zeros(WIDTH) for layer in range(LAYERS)}
-    model.load_state_dict(weights | without)
+    for layer in range(LAYERS):
+        weights = weights | {f"model.layers.{layer}.self_attn.o_proj.bias": torch.zeros(WIDTH)}
+    model.load_state_dict(weights)
     model.save_pretrained(folder)
     config = json.loads((folder / "config.json").read_text("utf-8"))
     config["rope_theta"] = THETA  # where readers before transformers 5 look for it
