@@ -39,8 +39,8 @@ OF_THE_MUSEUM = {
 TOOL = {
     "type": "function",
     "function": {
-        "name": "open_gate",
-        "description": "Open the gate.",
+        "name": "open_door",
+        "description": "Open the door.",
         "parameters": {
             "type": "object",
             "properties": {"name": {"type": "string"}, "hour": {"type": "integer"}},
@@ -93,7 +93,7 @@ def test_answers_from_a_cache_are_right(server: ServerProcess):
         for question, right in (SAID | UNSAID).items():
             reply = ask(client, question, cached)
             assert reply["choices"][0]["message"]["content"] == right
-            assert reply["usage"]["cached_tokens"] > 100
+            assert reply["usage"]["cached_tokens"] > 80
 
 
 def test_answers_are_right_after_kill_9_and_restore(tmp_path: Path):
@@ -104,7 +104,7 @@ def test_answers_are_right_after_kill_9_and_restore(tmp_path: Path):
         for question, right in (SAID | UNSAID).items():
             assert answer(client, question, cached) == right
         assert server.metric("mooring_prompt_tokens_evaluated_total", purpose="prefix") == 0
-        assert server.metric("mooring_prompt_tokens_cached_total", source="disk") > 100
+        assert server.metric("mooring_prompt_tokens_cached_total", source="disk") > 80
 
 
 def test_a_fact_in_one_tenants_cache_reaches_no_other_tenant(server: ServerProcess):
@@ -122,11 +122,11 @@ def test_a_fact_in_one_tenants_cache_reaches_no_other_tenant(server: ServerProce
 
 def test_a_question_for_a_tool_is_answered_by_a_call(server: ServerProcess):
     with tenant(server, "gate") as client:
-        asked = 'Call open_gate with {"name": "Tarnok", "hour": 17}.'
+        asked = 'Call open_door with {"name": "Tarnok", "hour": 17}.'
         (choice,) = ask(client, asked, {"role": "system", "content": HARBOUR}, tools=[TOOL])["choices"]
         (call,) = choice["message"]["tool_calls"]
         assert choice["finish_reason"] == "tool_calls"
-        assert call["function"]["name"] == "open_gate"
+        assert call["function"]["name"] == "open_door"
         assert json.loads(call["function"]["arguments"]) == {"name": "Tarnok", "hour": 17}
 
 

@@ -9,7 +9,7 @@ import httpx
 import jsonschema
 import openai
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 BERTH = {
     "type": "object",
@@ -70,7 +70,7 @@ def test_json_schema_is_followed_in_a_stream_after_a_cache(sdk: openai.OpenAI, c
 
 def test_the_sdks_parse_helper_gets_its_model(sdk: openai.OpenAI):
     class Berth(BaseModel):
-        berth: int
+        berth: int = Field(ge=0, le=99)  # random weights would go on with digits
         moored: bool
 
     reply = sdk.chat.completions.parse(model="moonshot-v1", messages=ASK, response_format=Berth)
