@@ -60,7 +60,7 @@ def test_a_cache_made_on_one_server_is_used_through_both_on_all_workers(pair: Pa
 
 
 def test_equal_contexts_made_on_both_at_once_are_computed_once(pair: Pair) -> None:
-    computed, text = pair.computed, rules(250)
+    computed, text = pair.computed, rules(200)
     made = at_once(lambda: pair.one.begin(text), lambda: pair.two.begin(text))
     made = [pair.two.when_ready(cache) for cache in made]
     tokens = made[0]["tokens"]
@@ -71,7 +71,7 @@ def test_equal_contexts_made_on_both_at_once_are_computed_once(pair: Pair) -> No
 
 
 def test_a_cache_is_used_through_the_other_server_while_it_is_being_filled(pair: Pair) -> None:
-    computed, cache = pair.computed, pair.one.begin(rules(250))
+    computed, cache = pair.computed, pair.one.begin(rules(200))
     replies = at_once(*[lambda server=server: server.ask(cache) for server in pair.servers * 2])
     assert [cached(reply) for reply in replies] == [held(cache)] * 4
     assert pair.computed - computed == cache["tokens"]
@@ -174,7 +174,7 @@ def test_a_killed_server_takes_nothing_along_and_returns_to_the_same_state(pair:
 
 
 def test_what_a_killed_server_was_filling_is_filled_by_the_other(pair: Pair) -> None:
-    cache = pair.one.begin(rules(250))
+    cache = pair.one.begin(rules(200))
     pair.one.process.kill()
     pair.two.when_ready(cache)
     pair.one = pair.start("one")
