@@ -1,13 +1,14 @@
 # The tasks, each a line or two; CI runs the same words.
 BIN := .venv/bin
 
-.PHONY: check fix test test-vllm serve bench
+.PHONY: check fix test test-vllm test-connector serve bench
 
 check: ; $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 fix:   ; $(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 test:  ; $(BIN)/pytest
 test-vllm:
 	$(BIN)/pytest --engine vllm -m ""
+test-connector:
 	$(BIN)/pytest tests/contract/vllm tests/contract/test_*tier*.py -k "vllm or mooncake"
 serve: ; $(BIN)/mooring serve
 bench:
