@@ -19,8 +19,7 @@ class Speeds:
         self._size = size_bytes
         self._places = -(-_BEYOND_CACHES_BYTES // size_bytes)
         self._source = np.full(self._places * size_bytes, 7, np.uint8)
-        self._target = np.zeros(self._places * size_bytes, np.uint8)
-        self._target.fill(1)  # touched: page faults are not the memory's
+        self._target = np.ones_like(self._source)  # touched: page faults are not the memory's
         self._path = folder / "bandwidth.bin"
         self._path.write_bytes(os.urandom(size_bytes))
         self._buffer = mmap.mmap(-1, size_bytes)
