@@ -115,7 +115,7 @@ def cached(reply: httpx.Response) -> int:
 
 def begun(streams: ExitStack, server: Server, cache: dict) -> Iterator[dict]:
     """The chunks of a long answer, of which the first words have come."""
-    more = {"n": 4, "max_tokens": 1000, "temperature": 1, "stream_options": {"include_usage": True}}
+    more = {"n": 4, "max_tokens": 1400, "temperature": 1, "stream_options": {"include_usage": True}}
     body = chat(cache, "Tell all.", stream=True, **more)
     stream = streams.enter_context(server.http.stream("POST", "/v1/chat/completions", json=body))
     said = (line.removeprefix("data: ") for line in stream.iter_lines() if line.startswith("data: "))
@@ -141,6 +141,11 @@ def report(worker: str) -> dict:
     request = urllib.request.Request(f"{worker}/v1/completions", json.dumps(body).encode(), headers)
     with urllib.request.urlopen(request) as reply:
         return json.load(reply)["kv_transfer_params"]["mooring"]
+
+
+def pinned(worker: str) -> set[str]:
+    """The prefixes that a worker holds on its device."""
+    return set(report(worker)["pinned"])
 
 
 def vllm_metric(worker: str, name: str) -> float:

@@ -12,7 +12,7 @@ from vllm_server import free_port
 from mooring.kvstore.shared.mooncake_client import MooncakeClient, MooncakeConfig
 
 HANG_S = 60
-CLIENT_TTL_S = 3
+CLIENT_TTL_S = 5
 """After it the master no longer counts on a dead node."""
 
 _NODE = """

@@ -3,7 +3,7 @@
 from contextlib import ExitStack
 from pathlib import Path
 
-from clusters import CONFIG, Server, cached, held, report, running, until, vllm_metric
+from clusters import CONFIG, Server, cached, held, pinned, running, until, vllm_metric
 from ledgers import lines
 from settings import NAMED_ONLY
 
@@ -62,7 +62,14 @@ class Pair:
 
     def pinned(self) -> list[set[str]]:
         """By worker."""
-        return [set(report(worker)["pinned"]) for worker in self.workers]
+        return [pinned(worker) for worker in self.workers]
+
+    def end_all(self) -> None:
+        """No cache is left, and nothing pinned: how much a test may pin does not depend on others."""
+        while caches := self.one.http.get("/v1/caching").json()["data"]:
+            for cache in caches:
+                assert self.one.http.delete(f"/v1/caching/{cache['id']}").status_code in (200, 404)
+        until(lambda: not any(self.pinned()))
 
     def charged(self, *caches: dict, kind: ChargeKind = ChargeKind.CREATION) -> list[str]:
         """The ids of these caches that lines of a kind are for."""

@@ -196,6 +196,13 @@ class VllmServer:
     def stat(self) -> dict[str, Any]:
         return self.order(stat=True).report
 
+    def wait_until_saved(self) -> None:
+        """Not asked without a pause: each question is a step of the engine, which has to save."""
+        end = time.monotonic() + HANG_S
+        while self.stat()["saving"]:
+            assert time.monotonic() < end
+            time.sleep(0.1)
+
     def thrash(self) -> None:
         """Fill the pool with other things, so that whatever is not pinned is evicted."""
         for _ in range(POOL_BLOCKS * BLOCK // 900 + 1):

@@ -178,8 +178,7 @@ def test_release_with_delete_of_what_is_being_saved_removes_it_after_that(server
     kept = fresh(1000)
     server.keep(kept)
     server.order(release=[kept.id], delete=True)
-    while server.stat()["saving"]:
-        pass
+    server.wait_until_saved()
     server.order(release=[], delete=True)  # one thread: what was asked before is done
     assert not list(root.glob(f"*/contexts/{kept.id}.kv"))
 

@@ -20,7 +20,7 @@ def server(cluster, model_folder, tmp_path_factory):
     log = tmp_path_factory.mktemp("log") / "vllm.log"
     settings = {
         "tier": "mooncake",
-        "mooncake": cluster.settings(retry_s=5),
+        "mooncake": cluster.settings(retry_s=8),
         "object_bytes": 300_000,
         "maintenance_s": 1,
         "strict": False,
@@ -53,8 +53,7 @@ def test_full_store_is_told_and_what_was_kept_stays(server, fresh):
     for _ in range(2 * CONTEXTS):
         context = fresh(1000)
         reply = server.keep(context)
-        while context.id in server.stat()["saving"]:
-            pass
+        server.wait_until_saved()
         reply = server.keep(context)
         if not reply.report["durable"]:
             error = reply.error
