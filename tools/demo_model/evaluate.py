@@ -5,11 +5,12 @@ itself and nothing of the training.
 """
 
 import argparse
+import itertools
 import json
 import random
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import llama_cpp
 from conversations import INTRODUCTIONS
 from documents import Document, make_document
 from facts import answer
-from tool_calls import ask_for, make_tools
+from tool_calls import CALL_BEGIN, CALL_END, ask_for, make_tools
 
 from mooring.core.conversation import Conversation
 from mooring.engine.template import ChatTemplate
@@ -88,7 +89,13 @@ def questions(
             yield Case((system, asked), declared, answer(key, value))
 
 
-def calls(rng: random.Random, reader: Reader, tokens: int, *, in_words: bool = False) -> Iterator[Case]:
+def calls(
+    rng: random.Random,
+    reader: Reader,
+    tokens: int,
+    *,
+    in_words: bool = False,
+) -> Iterator[Case]:
     """Questions that ask for a declared tool, beside a document of that length."""
     while True:
         document = sized_document(rng, reader, tokens) if tokens else None
@@ -100,15 +107,47 @@ def calls(rng: random.Random, reader: Reader, tokens: int, *, in_words: bool = F
             yield Case((system, user), tuple(t.declaration for t in tools), asked.answer)
 
 
-def share_right(reader: Reader, cases: Iterator[Case], count: int, wrong: list[dict[str, str]]) -> float:
-    right = 0
-    for case, _ in zip(cases, range(count), strict=False):
+def is_valid_call(said: str, tools: tuple[dict[str, Any], ...]) -> bool:
+    """It is JSON in its marks, of a declared tool, with all of its parameters and no others."""
+    inside = said.removeprefix(CALL_BEGIN).removesuffix(CALL_END)
+    if said != CALL_BEGIN + inside + CALL_END:
+        return False
+    try:
+        call = json.loads(inside)
+    except ValueError:
+        return False
+    parameters = {tool["function"]["name"]: tool["function"]["parameters"]["required"] for tool in tools}
+    return (
+        isinstance(call, dict)
+        and call.keys() == {"name", "arguments"}
+        and isinstance(call["arguments"], dict)
+        and sorted(call["arguments"]) == sorted(parameters.get(call["name"], [""]))
+    )
+
+
+@dataclass
+class Counts:
+    """Of one row."""
+
+    exact: int = 0
+    valid: int = 0
+    """Calls that can be made, whether or not they are the right ones."""
+    asked: int = 0
+    wrong: list[dict[str, str]] = field(default_factory=list)
+
+
+def count_right(reader: Reader, cases: Iterator[Case], count: int) -> Counts:
+    counts = Counts()
+    for case in itertools.islice(cases, count):
         said = reader.answer(case)
+        counts.asked += 1
+        counts.valid += is_valid_call(said, case.tools)
         if said == case.answer:
-            right += 1
+            counts.exact += 1
         else:
-            wrong.append({"asked": case.messages[-1]["content"], "said": said, "right": case.answer})
-    return right / count
+            question = case.messages[-1]["content"]
+            counts.wrong.append({"asked": question, "said": said, "right": case.answer})
+    return counts
 
 
 def main() -> None:
@@ -141,9 +180,11 @@ def main() -> None:
         if options.only and options.only not in name:
             continue
         begun = time.monotonic()
-        wrong[name] = []
-        share = share_right(reader, cases(random.Random(SEED)), options.questions, wrong[name])
-        print(f"| {name} | {100 * share:.1f} % |  ({time.monotonic() - begun:.0f} s)", flush=True)
+        counts = count_right(reader, cases(random.Random(SEED)), options.questions)
+        wrong[name] = counts.wrong
+        exact, valid = (f"{100 * n / counts.asked:.1f} %" for n in (counts.exact, counts.valid))
+        told = f" {valid} valid |" if name.startswith("tool calls") else ""
+        print(f"| {name} | {exact} |{told}  ({time.monotonic() - begun:.0f} s)", flush=True)
     if options.wrong:
         options.wrong.write_text(json.dumps(wrong, indent=1, ensure_ascii=False), "utf-8")
 

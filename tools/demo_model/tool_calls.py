@@ -23,6 +23,7 @@ PARAMETERS = tuple(
     " address day hour country category reason id priority language".split()
 )
 WHOLE_NUMBERS = frozenset({"number", "amount", "level", "speed", "hour", "priority"})
+CALL_BEGIN, CALL_END = "<tool_call>\n", "\n</tool_call>"
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class ToolQuestion:
 
     @property
     def answer(self) -> str:
-        return f"<tool_call>\n{json.dumps(self.call, ensure_ascii=False)}\n</tool_call>"
+        return CALL_BEGIN + json.dumps(self.call, ensure_ascii=False) + CALL_END
 
 
 def make_tools(rng: random.Random, count: int) -> list[Tool]:
