@@ -12,7 +12,12 @@ from settings import NAMED_ONLY
 from mooring.testing import ServerProcess
 
 
-@pytest.fixture(scope="session")
+def _lifetime(fixture_name: str, config: pytest.Config) -> str:
+    """Over vLLM's workers a server must end before another registry's begins: it would warm them."""
+    return "module" if config.getoption("--engine") == "vllm" else "session"
+
+
+@pytest.fixture(scope=_lifetime)
 def server(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[ServerProcess]:
     """A server over the tiny model. Tests that stop, break or fill one start their own."""
     with ServerProcess(tmp_path_factory.mktemp("server"), tiny_model, NAMED_ONLY) as running:
