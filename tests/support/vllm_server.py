@@ -17,6 +17,7 @@ import pytest
 
 import mooring
 from mooring.core.prefix import Prefix
+from mooring.testing.vllm_worker import give_way
 
 HANG_S = 600
 BLOCK = 32
@@ -124,6 +125,7 @@ class VllmServer:
                 env=environment(),
                 start_new_session=True,
             )
+        give_way(self.process.pid)
         if wait:
             self._wait_until_ready()
 

@@ -8,6 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +18,7 @@ import mooring
 from mooring.engine.vllm.arguments import WorkerPlan, worker_arguments
 
 BLOCK_TOKENS = 32
+_NICENESS = 15
 _CPU = ["--dtype", "float32", "--enforce-eager", "--no-enable-log-requests"]
 _ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
@@ -75,6 +77,8 @@ class VllmWorker:
                 start_new_session=True,  # its engine is a child, which is killed with it
             )
 
+        give_way(self.process.pid)
+
     def wait(self) -> Self:
         """Back when it serves.
 
@@ -116,6 +120,17 @@ class VllmWorker:
         _trace: TracebackType | None,
     ) -> None:
         self.stop()
+
+
+def give_way(pid: int) -> None:
+    """Let all others go before a process that has just begun a session, and its children to come.
+
+    vLLM's processes wait for each other by yielding in a loop, and where Linux groups processes by
+    session, whoever asks them for something has waited for seconds until an answer was complete.
+    """
+    with suppress(OSError):  # it has ended already, or this system has no such groups
+        os.setpriority(os.PRIO_PROCESS, pid, _NICENESS)
+        Path(f"/proc/{pid}/autogroup").write_text(str(_NICENESS))
 
 
 def _free_port() -> int:
