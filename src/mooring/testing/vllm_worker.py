@@ -125,8 +125,8 @@ class VllmWorker:
 def give_way(pid: int) -> None:
     """Let all others go before a process that has just begun a session, and its children to come.
 
-    vLLM's processes wait for each other by yielding in a loop, and where Linux groups processes by
-    session, whoever asks them for something has waited for seconds until an answer was complete.
+    vLLM's processes keep their cores busy also while they wait for each other. On two cores, with Linux
+    grouping processes by session, whoever asked them was seen not to run until the answer was complete.
     """
     with suppress(OSError):  # it has ended already, or this system has no such groups
         os.setpriority(os.PRIO_PROCESS, pid, _NICENESS)
