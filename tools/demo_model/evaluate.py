@@ -89,13 +89,7 @@ def questions(
             yield Case((system, asked), declared, answer(key, value))
 
 
-def calls(
-    rng: random.Random,
-    reader: Reader,
-    tokens: int,
-    *,
-    in_words: bool = False,
-) -> Iterator[Case]:
+def calls(rng: random.Random, reader: Reader, tokens: int, *, in_words: bool = False) -> Iterator[Case]:
     """Questions that ask for a declared tool, beside a document of that length."""
     while True:
         document = sized_document(rng, reader, tokens) if tokens else None
@@ -116,13 +110,12 @@ def is_valid_call(said: str, tools: tuple[dict[str, Any], ...]) -> bool:
         call = json.loads(inside)
     except ValueError:
         return False
-    parameters = {tool["function"]["name"]: tool["function"]["parameters"]["required"] for tool in tools}
-    return (
-        isinstance(call, dict)
-        and call.keys() == {"name", "arguments"}
-        and isinstance(call["arguments"], dict)
-        and sorted(call["arguments"]) == sorted(parameters.get(call["name"], [""]))
-    )
+    functions = [tool["function"] for tool in tools]
+    parameters = {function["name"]: set(function["parameters"]["required"]) for function in functions}
+    match call:
+        case {"name": str(name), "arguments": dict(arguments), **rest}:
+            return not rest and name in parameters and arguments.keys() == parameters[name]
+    return False
 
 
 @dataclass

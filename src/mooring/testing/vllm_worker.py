@@ -76,7 +76,6 @@ class VllmWorker:
                 env=os.environ | _ENVIRONMENT | {"PYTHONPATH": source} | dict(environment or {}),
                 start_new_session=True,  # its engine is a child, which is killed with it
             )
-
         give_way(self.process.pid)
 
     def wait(self) -> Self:
