@@ -75,6 +75,11 @@ def cache(client: httpx.Client, document: str, **more: object) -> dict:
     return {"role": "cache", "content": f"cache_id={made['id']}"}
 
 
+def held(client: httpx.Client, used: dict) -> int:
+    """The tokens of the cache that a message uses."""
+    return client.get(f"/v1/caching/{used['content'].removeprefix('cache_id=')}").json()["tokens"]
+
+
 def ask(client: httpx.Client, question: str, *before: dict, **more: object) -> dict:
     body = {"model": "moonshot-v1", "temperature": 0, "max_tokens": 80, **more}
     body["messages"] = [*before, {"role": "user", "content": question}]
@@ -93,7 +98,7 @@ def test_answers_from_a_cache_are_right(server: ServerProcess):
         for question, right in (SAID | UNSAID).items():
             reply = ask(client, question, cached)
             assert reply["choices"][0]["message"]["content"] == right
-            assert reply["usage"]["cached_tokens"] > 80
+            assert reply["usage"]["cached_tokens"] >= held(client, cached) > 0
 
 
 def test_answers_are_right_after_kill_9_and_restore(tmp_path: Path):
@@ -104,7 +109,8 @@ def test_answers_are_right_after_kill_9_and_restore(tmp_path: Path):
         for question, right in (SAID | UNSAID).items():
             assert answer(client, question, cached) == right
         assert server.metric("mooring_prompt_tokens_evaluated_total", purpose="prefix") == 0
-        assert server.metric("mooring_prompt_tokens_cached_total", source="disk") > 80
+        from_disk = server.metric("mooring_prompt_tokens_cached_total", source="disk")
+        assert from_disk >= held(client, cached) > 0
 
 
 def test_a_fact_in_one_tenants_cache_reaches_no_other_tenant(server: ServerProcess):
