@@ -4,6 +4,7 @@ Read from a TOML file whose sections are the parts, then overridden from the com
 key or a bad value stops the start and names the key.
 """
 
+import re
 import tomllib
 from datetime import date
 from decimal import Decimal
@@ -11,7 +12,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 
 from mooring.core.errors import StartRefused
 
@@ -96,10 +105,16 @@ class EngineConfig(_Part):
     """Requests that may wait for room before others are sent away."""
 
 
+def _is_worker(url: str) -> str:
+    if not re.fullmatch(r"https?://[^/]+/?", url):
+        raise ValueError("must be like http://worker:8000")
+    return url
+
+
 class VllmConfig(_Part):
     """The workers of a cluster."""
 
-    workers: tuple[Annotated[str, Field(pattern=r"^https?://[^/]+/?$")], ...] = ()
+    workers: tuple[Annotated[str, AfterValidator(_is_worker)], ...] = ()
     """Their URLs, each without a path."""
     api_key: str | None = Field(None, min_length=1)
     """What the workers were given as `--api-key`."""
@@ -255,7 +270,10 @@ def load_config(path: Path | None = None, overrides: dict[str, dict[str, Any]] |
     try:
         config = Config(**settings)
     except ValidationError as error:
-        faults = [f"{_key(fault['loc'])}: {fault['msg']}" for fault in error.errors()]
+        faults = [
+            f"{_key(fault['loc'])}: {fault['msg'].removeprefix('Value error, ')}"
+            for fault in error.errors()
+        ]
         raise StartRefused("the configuration is wrong: " + "; ".join(faults)) from error
     return config
 

@@ -65,7 +65,7 @@ def test_a_cluster_without_workers_or_with_a_wrong_url_is_explained(tmp_path: Pa
     assert "the URL of at least one (--worker)" in run.stderr
     run = mooring(*serve, "--worker", "gpu1:8000")
     assert run.returncode == 1
-    assert "vllm.workers.0" in run.stderr
+    assert "vllm.workers.0: must be like http://worker:8000" in run.stderr
     run = mooring(*serve, "--worker", "http://127.0.0.1:9")
     assert run.returncode == 1
     assert "(--model)" in run.stderr
