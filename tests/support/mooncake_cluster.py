@@ -7,9 +7,9 @@ import uuid
 from pathlib import Path
 
 import pytest
-from vllm_server import free_port
 
 from mooring.kvstore.shared.mooncake_client import MooncakeClient, MooncakeConfig
+from mooring.testing.vllm_worker import free_port
 
 HANG_S = 60
 CLIENT_TTL_S = 5

@@ -4,7 +4,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import time
 import urllib.error
@@ -17,7 +16,7 @@ import pytest
 
 import mooring
 from mooring.core.prefix import Prefix
-from mooring.testing.vllm_worker import give_way
+from mooring.testing.vllm_worker import free_port, give_way
 
 HANG_S = 600
 BLOCK = 32
@@ -48,12 +47,6 @@ def environment() -> dict[str, str]:
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "OMP_NUM_THREADS": "2",
     }
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @dataclass

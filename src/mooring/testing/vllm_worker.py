@@ -56,7 +56,7 @@ class VllmWorker:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         """Start one on a loopback port, a free one unless it is said, with so many KV blocks."""
-        self.port = port or _free_port()
+        self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log_path = log
         plan = WorkerPlan(
@@ -132,7 +132,7 @@ def give_way(pid: int) -> None:
         Path(f"/proc/{pid}/autogroup").write_text(str(_NICENESS))
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
