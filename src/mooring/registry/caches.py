@@ -1,4 +1,4 @@
-"""Cache objects: rows to values and back. Every query that serves a client names the tenant."""
+"""The registry of caches. Every query that serves a client names the tenant."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from mooring.core.context import CacheObject, Failure, Page, Status
 from mooring.core.errors import QuotaExceeded
+from mooring.registry.cache_rows import CHANGING, changing, from_row, to_row
 from mooring.registry.columns import escape
 from mooring.registry.database import Database
 from mooring.registry.endings import Ending, Endings
@@ -40,7 +41,7 @@ class Expired:
 
 
 class Caches:
-    """The registry of caches. Blocking; safe from any thread."""
+    """All tenants' caches. Blocking; safe from any thread."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -54,7 +55,7 @@ class Caches:
 
     def insert(self, cache: CacheObject, also: Step | None = None) -> None:
         with self._database.begin() as connection:
-            connection.execute(caches.insert().values(_to_row(cache)))
+            connection.execute(caches.insert().values(to_row(cache)))
             if also is not None:
                 also(connection)
 
@@ -73,7 +74,7 @@ class Caches:
         def select() -> CacheObject | None:
             with self._database.read() as connection:
                 row = connection.execute(_select(tenant, cache_id)).one_or_none()
-            return None if row is None else _from_row(row)
+            return None if row is None else from_row(row)
 
         return self._memory.read(cache_id, select)
 
@@ -83,10 +84,10 @@ class Caches:
 
     def _renewed(self, known: CacheObject) -> CacheObject | None:
         """As others may have changed it: all but what is large and never changes is read anew."""
-        query = sa.select(*_CHANGING).where(caches.c.id == known.id, caches.c.tenant == known.tenant)
+        query = sa.select(*CHANGING).where(caches.c.id == known.id, caches.c.tenant == known.tenant)
         with self._database.read() as connection:
             row = connection.execute(query).one_or_none()
-        return None if row is None else replace(known, **_changing(row))
+        return None if row is None else replace(known, **changing(row))
 
     def list(self, tenant: str, page: Page) -> Sequence[CacheObject] | None:
         """A page of the tenant's caches; None when `after` or `before` names none of them."""
@@ -95,7 +96,7 @@ class Caches:
         owned = caches.c.tenant == tenant
         with self._database.read() as connection:
             rows = select_page(connection, caches, owned, caches.c.id, page, *filters)
-        return None if rows is None else [_from_row(row) for row in rows]
+        return None if rows is None else [from_row(row) for row in rows]
 
     def delete(self, tenant: str, cache_id: str, also: Step | None = None) -> CacheObject | None:
         """Remove a cache; returns what it was.
@@ -110,7 +111,7 @@ class Caches:
                 self._endings.record(connection, [Ending(row.id, row.prefix_id)])
                 if also is not None:
                     also(connection)
-        return None if row is None else _from_row(row)
+        return None if row is None else from_row(row)
 
     def settle(
         self,
@@ -216,7 +217,7 @@ class Caches:
         """Caches whose prefill a crash or a stop interrupted, of all tenants."""
         query = caches.select().where(caches.c.status == Status.PENDING).order_by(caches.c.serial)
         with self._database.read() as connection:
-            return [_from_row(row) for row in connection.execute(query)]
+            return [from_row(row) for row in connection.execute(query)]
 
     def is_pending(self, cache_id: str) -> bool:
         query = sa.select(caches.c.status).where(caches.c.id == cache_id)
@@ -274,7 +275,7 @@ class Caches:
             self._forget(cache_id)
             if row is not None and also is not None:
                 also(connection)
-        return None if row is None else _from_row(row)
+        return None if row is None else from_row(row)
 
     def _forget(self, cache_id: str) -> None:
         self._database.after_commit(partial(self._memory.forget, cache_id))
@@ -292,36 +293,3 @@ def _has(key: str, value: str, *, in_postgresql: bool) -> sa.ColumnElement[bool]
 
 def _select(tenant: str, cache_id: str) -> sa.Select[Any]:
     return caches.select().where(caches.c.tenant == tenant, caches.c.id == cache_id)
-
-
-def _to_row(cache: CacheObject) -> dict[str, Any]:
-    row = {field: getattr(cache, field) for field in CacheObject.__dataclass_fields__}
-    failure = None if cache.failure is None else asdict(cache.failure)
-    return row | {"failure": failure, "messages": list(cache.messages), "tools": list(cache.tools)}
-
-
-def _from_row(row: sa.Row[Any]) -> CacheObject:
-    values = dict(row._mapping)
-    del values["serial"]
-    fixed = {"messages": tuple(values["messages"]), "tools": tuple(values["tools"])}
-    return CacheObject(**values | fixed | _changing(row))
-
-
-_CHANGING = (
-    caches.c.metadata,
-    caches.c.expired_at,
-    caches.c.status,
-    caches.c.tokens,
-    caches.c.prefix_id,
-    caches.c.failure,
-)
-
-
-def _changing(row: sa.Row[*tuple[Any, ...]]) -> dict[str, Any]:
-    """The fields of a row that may be others later."""
-    values = {column.name: row._mapping[column] for column in _CHANGING}
-    failure = values["failure"]
-    return values | {
-        "status": Status(values["status"]),
-        "failure": None if failure is None else Failure(**failure),
-    }
