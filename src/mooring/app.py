@@ -48,6 +48,7 @@ from mooring.service.pricing import NANO, load_plans
 from mooring.service.replica import Duty, Replica
 from mooring.service.shared_tally import SharedTally
 from mooring.service.statements import Statements
+from mooring.service.sweeping import Sweeper
 from mooring.service.tagging import Tagging
 from mooring.service.tally import LocalTally, Tally
 from mooring.service.tenants import Tenancy
@@ -66,6 +67,7 @@ class Services:
     statements: Statements
     engine: Engine
     contexts: Contexts
+    sweeper: Sweeper
     tagging: Tagging
     files: FileStore
     chat: Chat
@@ -134,10 +136,10 @@ async def run_services(
         stack.push_async_callback(engine.close)
         services = _wire(stack, config, database, tenancy, engine, metrics)
         await asyncio.to_thread(services.charging.put_in_force)
-        await services.contexts.resume()
+        await services.sweeper.resume()
         await services.files.resume()
-        sweeper = asyncio.create_task(services.contexts.sweep_forever(), name="sweeper")
-        stack.callback(sweeper.cancel)
+        sweeping = asyncio.create_task(services.sweeper.run(), name="sweeper")
+        stack.callback(sweeping.cancel)
         yield services
 
 
@@ -169,6 +171,7 @@ def _wire(
         statements=Statements(Ledger(database), charging),
         engine=engine,
         contexts=contexts,
+        sweeper=Sweeper(keeper, caches, charging, config.caching.sweep_interval_s),
         tagging=tagging,
         files=FileStore(Files(database), Extractor(config.files), folder, config.files),
         chat=Chat(engine, contexts, models, charging, limiter),

@@ -179,11 +179,11 @@ async def test_sweep_takes_the_bytes_of_expired_caches_and_of_no_others(
 ) -> None:
     async with serving(tiny_model, tmp_path) as services:
         short, long = await services.ready("short " * 40), await services.ready("long " * 40, ttl_s=101)
-        await services.contexts.sweep()
+        await services.sweeper.sweep()
         await services.settled()
         assert services.on_disk(short)
         services.clock.now = NOW + 100
-        await services.contexts.sweep()
+        await services.sweeper.sweep()
         await services.settled()
         assert (services.on_disk(short), services.on_disk(long)) == (False, True)
         assert services.caches.get(TENANT, short.id).status is Status.INACTIVE
@@ -198,7 +198,7 @@ async def test_expired_cache_is_revived_by_a_new_lifetime(
         cache = await services.ready("the harbour " * 40)
         services.clock.now = NOW + 500
         if swept:
-            await services.contexts.sweep()
+            await services.sweeper.sweep()
             await services.settled()
         answer = await services.ask(cache, reset_ttl_s=30)
         assert (answer.cached_tokens, answer.hit.expired_at) == (cache.tokens, NOW + 530)
@@ -226,7 +226,7 @@ async def test_cache_that_expires_under_a_chat_lives_on_as_the_reply_says(
 
         async def generate_late(generation: Generation):
             services.clock.now += 200
-            await services.contexts.sweep()
+            await services.sweeper.sweep()
             await services.settled()
             async for event in generate(generation):
                 yield event
@@ -250,7 +250,7 @@ async def test_cache_revived_while_a_sweep_is_on_its_way_stays(
         cache = await services.ready("the harbour " * 40)
         services.clock.now = NOW + 100
         with held(services.caches, "expire", after=True) as marking:
-            sweeping = asyncio.create_task(services.contexts.sweep())
+            sweeping = asyncio.create_task(services.sweeper.sweep())
             await until(marking.reached.is_set)
             renewal = services.contexts.extend(cache, 50)
             await renewal.durable
@@ -271,7 +271,7 @@ async def test_chat_that_revives_a_cache_is_not_disturbed_by_a_sweep_on_its_way(
         await services.ready("something else " * 10)  # takes the idle prefix out of the buffer
         services.clock.now = NOW + 100
         with held(services.caches, "expire", after=True) as marking:
-            sweeping = asyncio.create_task(services.contexts.sweep())
+            sweeping = asyncio.create_task(services.sweeper.sweep())
             await until(marking.reached.is_set)  # the registry says so; the sweep has not heard of it
             use = CacheUse(cache.id, reset_ttl_s=50)
             opening = asyncio.create_task(services.contexts.open(TENANT, use))
@@ -291,12 +291,12 @@ async def test_pending_cache_revived_while_a_sweep_stops_its_fill_is_filled_in_t
             await until(decode.reached.is_set)
             services.clock.now = NOW + 100
             with held(services.caches, "expire", after=True) as marking:
-                sweeping = asyncio.create_task(services.contexts.sweep())
+                sweeping = asyncio.create_task(services.sweeper.sweep())
                 await until(marking.reached.is_set)
                 await services.contexts.extend(cache, 50).durable
                 marking.go.set()
                 await sweeping
-        await services.contexts.sweep()
+        await services.sweeper.sweep()
         assert (await services.contexts.wait(TENANT, cache.id)).status is Status.READY
         await services.settled()
         assert services.on_disk(cache)
@@ -310,13 +310,13 @@ async def test_revivals_and_sweeps_at_once_leave_every_cache_with_its_bytes(
         for _ in range(4):
             services.clock.now += 1000
             revivals = [services.contexts.extend(cache, 100).durable for cache in caches]
-            sweeps = [services.contexts.sweep() for _ in range(3)]
+            sweeps = [services.sweeper.sweep() for _ in range(3)]
             both = [part for pair in zip(revivals, sweeps, strict=False) for part in pair]
             await asyncio.gather(*both, revivals[-1])
             for cache in caches:
                 revived = await services.contexts.wait(TENANT, cache.id)
                 if revived.status is Status.PENDING:  # a sweep stopped its fill; the next one mends it
-                    await services.contexts.sweep()
+                    await services.sweeper.sweep()
                     revived = await services.contexts.wait(TENANT, cache.id)
                 assert revived == replace(cache, expired_at=int(services.clock.now) + 100)
             await services.settled()
@@ -329,9 +329,9 @@ async def test_clock_that_jumps_back_revives_nothing_and_loses_nothing(
     async with serving(tiny_model, tmp_path) as services:
         over, alive = await services.ready("over " * 40), await services.ready("alive " * 40, ttl_s=900)
         services.clock.now = NOW + 500
-        await services.contexts.sweep()
+        await services.sweeper.sweep()
         services.clock.now = NOW - 10_000
-        await services.contexts.sweep()
+        await services.sweeper.sweep()
         await services.settled()
         assert [await services.status(cache) for cache in (over, alive)] == [
             Status.INACTIVE,
@@ -342,7 +342,7 @@ async def test_clock_that_jumps_back_revives_nothing_and_loses_nothing(
             await services.contexts.open(TENANT, CacheUse(over.id))
         assert (await services.ask(alive)).cached_tokens == alive.tokens
         services.clock.now = NOW + 500
-        await services.contexts.sweep()
+        await services.sweeper.sweep()
         assert await services.status(alive) is Status.READY
 
 
@@ -356,7 +356,7 @@ async def test_pending_cache_without_a_fill_is_filled_by_the_next_sweep(
         cache = await services.ready("the harbour " * 40)
         orphan = replace(cache, id="cache-orphan", status=Status.PENDING)
         services.caches.insert(orphan)
-        await services.contexts.sweep()
+        await services.sweeper.sweep()
         await services.settled()
         assert await services.status(orphan) is Status.READY
 
@@ -373,7 +373,7 @@ async def test_cache_whose_outcome_could_not_be_written_is_filled_again(
             await until(lambda: not services.keeper._fills)
         rename_table(services, "hidden", "caches")
         assert await services.status(cache) is Status.PENDING
-        await services.contexts.sweep()
+        await services.sweeper.sweep()
         await services.settled()
         assert await services.status(cache) is Status.READY
         assert services.on_disk(cache)
@@ -442,10 +442,10 @@ async def test_sweeper_survives_a_registry_that_fails(
         cache = await services.ready("the harbour " * 40)
         rename_table(services, "caches", "hidden")
         with pytest.raises(RegistryFailed):
-            await services.contexts.sweep()
+            await services.sweeper.sweep()
         services.clock.now = NOW + 100
-        with caplog.at_level(logging.ERROR, "mooring.contexts"):
-            sweeper = asyncio.create_task(services.contexts.sweep_forever())
+        with caplog.at_level(logging.ERROR, "mooring.sweeping"):
+            sweeper = asyncio.create_task(services.sweeper.run())
             await until(lambda: caplog.text.count("sweep failed") >= 2)
             rename_table(services, "hidden", "caches")
             await until(lambda: not services.on_disk(cache))
@@ -467,7 +467,7 @@ async def test_bytes_whose_release_failed_go_at_the_next_sweep(
             await until(lambda: not services.keeper._releases)
         rename_table(services, "hidden", "caches")
         assert services.on_disk(cache)
-        await services.contexts.sweep()
+        await services.sweeper.sweep()
         await until(lambda: not services.on_disk(cache))
 
 
@@ -514,7 +514,7 @@ async def test_cache_too_large_for_the_new_engine_ends_in_an_error(
     if before is Status.INACTIVE:
         clock.now += 100
     async with serving(tiny_model, tmp_path, clock, cells=512) as services:
-        await services.contexts.sweep()
+        await services.sweeper.sweep()
         with pytest.raises(ContextFailed, match="do not fit into the model's context of 512"):
             await services.contexts.open(TENANT, CacheUse(large.id, reset_ttl_s=50))
         assert await services.status(large) is Status.ERROR
@@ -605,7 +605,7 @@ async def test_a_cache_is_charged_for_its_creation_once_and_for_its_lives(
         charging = services.chat._charging
         assert await charging.balance(TENANT) == -cache.tokens * 1000 - running
         services.clock.now = NOW + 5000  # nobody looked meanwhile: it ended at its end
-        await services.contexts.sweep()
+        await services.sweeper.sweep()
         assert await charging.balance(TENANT) == -cache.tokens * 1000 - running
         await services.contexts.extend(cache, 1000).durable  # a second life
         await services.contexts.wait(TENANT, cache.id)

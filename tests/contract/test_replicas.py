@@ -79,7 +79,7 @@ async def test_a_context_is_filled_by_one_server_while_the_other_waits(replicas)
             cache = await one.create(TEXT)
             await until(decode.reached.is_set)
             waiting = asyncio.create_task(two.contexts.wait(TENANT, cache.id))
-            await two.contexts.sweep()  # sees it pending, and leaves it
+            await two.sweeper.sweep()  # sees it pending, and leaves it
             assert not waiting.done()
         assert (await waiting).status is Status.READY
         assert kept == []
@@ -106,7 +106,7 @@ async def test_equal_contexts_made_on_two_servers_are_computed_in_turn(replicas)
             second = await two.create(TEXT)
             waiting = asyncio.create_task(two.contexts.wait(TENANT, second.id))
             for _ in range(5):
-                await two.contexts.sweep()
+                await two.sweeper.sweep()
             assert kept == []
         assert (await waiting).status is Status.READY
         assert (await one.contexts.wait(TENANT, first.id)).status is Status.READY
@@ -131,7 +131,7 @@ async def test_a_sweep_takes_over_what_nobody_waits_for(replicas):
             cache = await one.create(TEXT)
             await until(decode.reached.is_set)
             while (await two.contexts.get(TENANT, cache.id)).status is Status.PENDING:
-                await two.contexts.sweep()
+                await two.sweeper.sweep()
                 await asyncio.sleep(0.01)
             assert two.on_disk(cache)
 
@@ -143,7 +143,7 @@ async def test_expiry_and_its_storage_happen_once_whoever_sweeps(replicas):
     async with replicas() as (one, two):
         caches = [await one.ready(f"{number} {TEXT}") for number in range(6)]
         one.clock.now = NOW + 100
-        await asyncio.gather(*(server.contexts.sweep() for server in (one, two) * 3))
+        await asyncio.gather(*(server.sweeper.sweep() for server in (one, two) * 3))
         storage = [line for line in one.ledger.lines(TENANT) if line.kind is ChargeKind.STORAGE]
         assert sorted(line.cache_id for line in storage) == sorted(cache.id for cache in caches)
         assert {line.quantity for line in storage} == {2 * caches[0].tokens}
@@ -158,9 +158,9 @@ async def test_every_server_gives_back_what_one_has_ended(replicas):
             await two.engine.keep(await two.keeper.prefix_of(cache))
             assert two.on_disk(cache)
         one.clock.now = NOW + 100
-        await one.contexts.sweep()
+        await one.sweeper.sweep()
         await one.contexts.delete(TENANT, deleted.id)
-        await two.contexts.sweep()
+        await two.sweeper.sweep()
         await two.settled()
         assert (two.on_disk(expired), two.on_disk(deleted)) == (False, False)
         await one.settled()
@@ -171,10 +171,10 @@ async def test_a_revival_elsewhere_keeps_the_bytes(replicas):
     async with replicas() as (one, two):
         cache = await one.ready(TEXT)
         one.clock.now = NOW + 100
-        await one.contexts.sweep()
+        await one.sweeper.sweep()
         assert (await two.ask(cache, reset_ttl_s=50)).cached_tokens == cache.tokens
-        await one.contexts.sweep()
-        await two.contexts.sweep()
+        await one.sweeper.sweep()
+        await two.sweeper.sweep()
         await two.settled()
         assert two.on_disk(cache)
         assert (await one.contexts.get(TENANT, cache.id)).status is Status.READY
@@ -185,10 +185,10 @@ async def test_a_fill_is_stopped_when_its_context_is_deleted_elsewhere(replicas)
         with held(one.engine._context, "decode") as decode:
             cache = await one.create("the harbour " * 300)
             await until(decode.reached.is_set)
-            await two.contexts.sweep()
+            await two.sweeper.sweep()
             assert two.keeper.fills() == {}, "what is being filled elsewhere is not waited for"
             await two.contexts.delete(TENANT, cache.id)
-            await one.contexts.sweep()
+            await one.sweeper.sweep()
             assert cache.id not in one.keeper.fills() or one.keeper.fills()[cache.id].cancelling()
         await one.settled()
         assert not one.on_disk(cache)
@@ -217,7 +217,7 @@ async def test_another_plan_is_everybodys_after_a_sweep(replicas):
         charging = two.chat._charging
         other = replace(charging.plan, name="other")
         one.ledger.put_in_force(plan_to_json(other), NOW)
-        await two.contexts.sweep()
+        await two.sweeper.sweep()
         assert charging.plan == other
         one.ledger.put_in_force(plan_to_json(other), NOW + 9)  # as a server with the same does
         assert len(one.ledger.plans()) == 1

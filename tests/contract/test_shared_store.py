@@ -102,5 +102,5 @@ async def test_a_release_that_no_worker_hears_is_repeated(cluster, server) -> No
         for member in workers.members:
             member.wake.set()
         await until(lambda: len(workers.up) == 2)
-        await services.contexts.sweep()
+        await services.sweeper.sweep()
         await until(lambda: cluster.stored() <= before)

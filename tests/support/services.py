@@ -31,6 +31,7 @@ from mooring.service.keeping import Keeper
 from mooring.service.limiting import Limiter
 from mooring.service.models import Models
 from mooring.service.pricing import load_plans
+from mooring.service.sweeping import Sweeper
 from mooring.service.tagging import Tagging
 from mooring.service.turns import Turns
 from mooring.service.use import CacheUse
@@ -59,6 +60,7 @@ class Services:
     caches: Caches
     keeper: Keeper
     contexts: Contexts
+    sweeper: Sweeper
     chat: Chat
     clock: Clock
     data_dir: Path
@@ -136,13 +138,17 @@ async def serving(
     keeper = Keeper(engine, caches, commits, charging, turns)
     limiter = Limiter(Limits(), no_own_limits)
     tagging = Tagging(Tags(database), caches, clock)
-    caching = CachingConfig(sweep_interval_s=0.01)
-    contexts = Contexts(keeper, caches, commits, charging, limiter, tagging, models, caching, clock)
+    contexts = Contexts(
+        keeper, caches, commits, charging, limiter, tagging, models, CachingConfig(), clock
+    )
+    sweeper = Sweeper(keeper, caches, charging, 0.01, clock)
     chat = Chat(engine, contexts, models, charging, limiter, clock)
     try:
         async with asyncio.timeout(hang_s):
-            await contexts.resume()
-            yield Services(engine, database, caches, keeper, contexts, chat, clock, data_dir, ledger)
+            await sweeper.resume()
+            yield Services(
+                engine, database, caches, keeper, contexts, sweeper, chat, clock, data_dir, ledger
+            )
     finally:
         await keeper.close()
         await engine.close()

@@ -1,20 +1,16 @@
-"""The life of cached contexts: create, look up, use, expire, delete."""
+"""The life of cached contexts: create, look up, use, extend, delete. `sweeping.py` ends what is over."""
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from mooring.config import CachingConfig
 from mooring.core.context import CacheObject, NewCache, Page, Status, new_cache_id
 from mooring.core.conversation import Conversation
-from mooring.core.errors import (
-    ContextNotFound,
-    MooringError,
-    Overloaded,
-)
+from mooring.core.errors import ContextNotFound, Overloaded
 from mooring.core.prefix import Prefix
 from mooring.registry.caches import Caches
 from mooring.registry.group_commit import GroupCommit
@@ -75,12 +71,6 @@ class Contexts:
         self._models = models
         self._config = config
         self._clock = clock
-
-    async def resume(self) -> None:
-        """After a start: go on with what was pending, and forget bytes that no cache wants."""
-        await asyncio.to_thread(self._caches.hear_endings)  # what is not wanted now is not told any more
-        await self._keeper.release_unwanted()
-        await self.sweep()
 
     async def create(
         self, tenant: str, new: NewCache, on_progress: OnProgress | None = None
@@ -255,45 +245,6 @@ class Contexts:
     def came_again(self, cache: CacheObject) -> None:
         """A chat has brought back a cache's bytes: if it has ended meanwhile, they must go again."""
         self._keeper.release_later(cache.prefix_id)
-
-    async def sweep(self) -> None:
-        """Mark what has passed its end and give back its bytes; fill what is pending.
-
-        Of several servers each marks what no other has, and hears from the others what has ended.
-        """
-        shared = self._caches.are_shared
-        if shared:
-            await asyncio.to_thread(self._charging.recall)
-        running = self._keeper.fills()  # a cache revived behind our back has a newer one
-        now, charge = int(self._clock()), self._charging.over
-        for over in await asyncio.to_thread(self._caches.expire, now, charge):
-            _log.info("cache expired id=%s tenant=%s", over.id, over.tenant)
-            self._keeper.drop(over.id, over.prefix_id, running.get(over.id))
-        if shared:
-            await self._drop_what_others_ended(running)
-        self._keeper.release_again()
-        elsewhere = await self._keeper.kept_elsewhere()
-        for cache in await asyncio.to_thread(self._caches.pending):
-            if cache.prefix_id not in elsewhere:
-                self._keeper.fill(cache)
-
-    async def _drop_what_others_ended(self, running: Mapping[str, asyncio.Task[None]]) -> None:
-        endings = await asyncio.to_thread(self._caches.hear_endings)
-        if not endings:
-            return
-        live = await asyncio.to_thread(self._caches.live, [ending.cache_id for ending in endings])
-        for ending in endings:
-            fill = None if ending.cache_id in live else running.get(ending.cache_id)
-            self._keeper.drop(ending.cache_id, ending.prefix_id, fill)
-
-    async def sweep_forever(self) -> None:
-        """Sweep at intervals; a failing sweep is tried again at the next."""
-        while True:
-            await asyncio.sleep(self._config.sweep_interval_s)
-            try:
-                await self.sweep()
-            except MooringError as error:
-                _log.error("sweep failed error=%s", error)
 
     async def named(self, tenant: str, use: CacheUse) -> CacheObject:
         """The cache that a chat names, by its id or by a tag."""
