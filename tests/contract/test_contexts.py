@@ -411,7 +411,7 @@ async def test_an_answer_that_nobody_reads_is_cancelled_by_closing_it(
             answer = await services.chat.begin(TENANT, asked)
             await answer.close()
         await services.settled()
-        assert services.engine._scheduler._running == []
+        assert services.engine._scheduler._admitted.decoding == []
 
 
 async def test_rendering_after_the_end_is_a_clean_failure(

@@ -141,7 +141,7 @@ async def assert_nothing_is_left(engine: LlamaEngine) -> None:
     await asyncio.to_thread(emptied.wait)
     assert engine.failure is None
     assert not len(scheduler._admission)
-    assert not scheduler._fills
+    assert not scheduler._admitted.fills
     assert not prefill._arriving
     assert not prefill._producing
     assert buffer.free == buffer.total

@@ -204,4 +204,4 @@ async def test_cancelled_answers_leave_nothing_behind(tiny_model: Path, tmp_path
             await events.aclose()
         (text,), _, _ = await answers(engine, None, Sampling(4))
         assert isinstance(text, str)
-        assert engine._scheduler._running == []
+        assert engine._scheduler._admitted.decoding == []

@@ -6,13 +6,12 @@ that a long prompt delays running answers by one chunk and no more. Everything b
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 
 from mooring.core.errors import EngineFailed, MooringError
-from mooring.core.prefix import pack
 from mooring.engine.interface import Started
 from mooring.engine.llamacpp.admission import Admission
+from mooring.engine.llamacpp.admitted import Admitted
 from mooring.engine.llamacpp.binding import DecodeContext
 from mooring.engine.llamacpp.buffer import Buffer
 from mooring.engine.llamacpp.cells import Room
@@ -66,10 +65,9 @@ class Scheduler:
         self._admission = Admission(
             self._buffer, self._prefill, self._idle, self._outbox, max_queued, whole=whole
         )
-        self._admitted: list[Ask] = []
-        """Whoever has sequences, oldest first."""
-        self._fills: list[Fill] = []
-        """What is being evaluated, oldest first."""
+        self._admitted = Admitted(
+            self._buffer, self._prefill, self._idle, self._saving, self._outbox, whole=whole
+        )
         self._inbox = inbox
         self._closing = False
         self._reported = (-1, -1, -1)
@@ -132,7 +130,7 @@ class Scheduler:
         """Admit, prefill, decode, save; False when there is nothing to go on with."""
         self._start()
         self._compact()
-        rows = plan_step(self._context.batch, self._running, self._fills)
+        rows = plan_step(self._context.batch, self._admitted.decoding, self._admitted.fills)
         if rows and self._evaluate(rows):
             self._advance(rows)
         saved = self._saving.advance()
@@ -162,7 +160,7 @@ class Scheduler:
     def _start(self) -> None:
         """Admit whoever there is room for, and begin to evaluate whoever has all that was to be had."""
         for ask in self._admission.admit():
-            self._admitted.append(ask)
+            self._admitted.add(ask)
             self._prefill.begin(ask)
         for ask in self._prefill.advance():
             self._begin_fill(ask)
@@ -175,7 +173,7 @@ class Scheduler:
             self._outbox.post(ask.sink, Started(ask.cached_from.total(), ask.source))
         fill = Fill(ask, ask.sequence, ask.tokens)
         if fill.remaining:
-            self._fills.append(fill)
+            self._admitted.fills.append(fill)
         else:
             assert isinstance(ask, Ticket)
             self._filled_prefix(ask)
@@ -192,11 +190,6 @@ class Scheduler:
         self._metrics.compactions.inc()
         _log.info("buffer compacted from_cells=%d to_cells=%d bytes=%d", height, held, moved)
 
-    @property
-    def _running(self) -> list[Request]:
-        requests = (ask for ask in self._admitted if isinstance(ask, Request))
-        return [request for request in requests if request.stage is Stage.DECODING]
-
     def _evaluate(self, rows: Rows) -> bool:
         """Run the model on the batch; False when nothing came of it."""
         outcome = self._evaluation.run(rows)
@@ -207,7 +200,7 @@ class Scheduler:
             # Where states cannot be cut back, half-written ones can be anybody's.
             owners = list(self._admitted) if self._whole else {row.owner for row in rows}
             for owner in owners:
-                self._fail(owner, error)
+                self._admitted.fail(owner, error)
         return outcome is Outcome.DONE
 
     def _advance(self, rows: Rows) -> None:
@@ -219,9 +212,9 @@ class Scheduler:
             if isinstance(row, FillRows):
                 self._advance_fill(row)
                 continue
-            with self._failing(row.owner):
+            with self._admitted.failing(row.owner):
                 self._decode.advance(row.owner, row.choice, row.row)
-            self._finish_if_complete(row.owner)
+            self._admitted.finish_if_complete(row.owner)
 
     def _advance_fill(self, rows: FillRows) -> None:
         fill, owner = rows.fill, rows.owner
@@ -231,13 +224,13 @@ class Scheduler:
             self._outbox.post(ask.sink, fill.progress, urgent=False)
         if fill.remaining:
             return
-        self._fills.remove(fill)
+        self._admitted.fills.remove(fill)
         if isinstance(owner, Request):
             self._prefill.forget(owner)
             self._recover(owner)
-            with self._failing(owner):
+            with self._admitted.failing(owner):
                 self._decode.begin(owner, fill, rows.row)
-            self._finish_if_complete(owner)
+            self._admitted.finish_if_complete(owner)
         else:
             assert isinstance(owner, Ticket)
             self._filled_prefix(owner)
@@ -254,7 +247,7 @@ class Scheduler:
     def _filled_prefix(self, ticket: Ticket) -> None:
         """A prefix is in the buffer: from here on it is being saved."""
         ticket.stage = Stage.SAVING
-        self._leave(ticket)
+        self._admitted.leave(ticket)
         self._saving.begin(ticket.sequence, ticket.label, ticket)
 
     def _report(self) -> None:
@@ -271,10 +264,6 @@ class Scheduler:
 
     # Endings
 
-    def _finish_if_complete(self, request: Request) -> None:
-        if request.choices and all(choice.finished for choice in request.choices):
-            self._remove(request)
-
     def _withdraw(self, ask: Ask) -> None:
         """A client went away, wherever its ask is."""
         if ask.ended:
@@ -283,37 +272,8 @@ class Scheduler:
             self._admission.leave(ask)
             self._prefill.forget(ask)
         elif ask.stage is not Stage.SAVING:
-            self._remove(ask)
+            self._admitted.remove(ask)
         ask.stage = Stage.ENDED
-
-    def _remove(self, ask: Ask) -> None:
-        """An admitted ask has ended: what it held stays while nothing else needs the room."""
-        self._leave(ask)
-        ask.stage = Stage.ENDED
-        if not isinstance(ask, Request):
-            return
-        for choice in ask.choices:
-            choice.sampler.close()  # harmless when it is closed
-        if ask.automatic and ask.sequence in self._idle:
-            self._saving.begin(ask.sequence, ask.sequence.tokens)
-
-    def _leave(self, ask: Ask) -> None:
-        """Nobody works on an ask's sequences any more."""
-        self._admitted.remove(ask)
-        self._prefill.forget(ask)
-        self._fills[:] = [fill for fill in self._fills if fill.owner is not ask]
-        first, *others = ask.sequences
-        for sequence in others:
-            self._buffer.close(sequence)
-        if first.done and (not self._whole or first.done == first.tokens_planned):
-            self._idle.add(first, ask.label + _drawn(ask))
-        else:
-            self._buffer.close(first)
-
-    def _fail(self, ask: Ask, error: MooringError) -> None:
-        if not ask.ended:
-            self._outbox.post(ask.sink, error)
-            self._remove(ask)
 
     def _release(self, prefix_id: str) -> None:
         """Forget a prefix everywhere; whoever uses it keeps its cells until the end."""
@@ -325,14 +285,6 @@ class Scheduler:
                 self._outbox.post(ask.sink, gone)
                 self._withdraw(ask)
 
-    @contextmanager
-    def _failing(self, request: Request) -> Iterator[None]:
-        """What goes wrong with one request's answers ends that request alone."""
-        try:
-            yield
-        except MooringError as error:
-            self._fail(request, error)
-
     def _close(self) -> None:
         self._closing = True
 
@@ -340,15 +292,4 @@ class Scheduler:
         """Invariants, for tests to run after every step: all room is accounted for."""
         self._buffer.check()
         self._store.check()
-        held = {sequence for ask in self._admitted for sequence in ask.sequences}
-        for sequence in self._buffer.sequences:
-            assert (sequence in held) != (sequence in self._idle), sequence
-        stages = {ask.stage for ask in self._admitted}
-        assert stages.isdisjoint({Stage.QUEUED, Stage.SAVING, Stage.ENDED}), stages
-        filling = {fill.owner for fill in self._fills}
-        assert filling == {ask for ask in self._admitted if ask.stage is Stage.FILLING}
-
-
-def _drawn(ask: Ask) -> bytes:
-    """The first answer's tokens, packed."""
-    return pack(ask.choices[0].tokens) if isinstance(ask, Request) and ask.choices else b""
+        self._admitted.check()
