@@ -105,7 +105,7 @@ class EngineConfig(_Part):
     """Requests that may wait for room before others are sent away."""
 
 
-def _is_worker(url: str) -> str:
+def _worker_url(url: str) -> str:
     if not re.fullmatch(r"https?://[^/]+/?", url):
         raise ValueError("must be like http://worker:8000")
     return url
@@ -114,7 +114,7 @@ def _is_worker(url: str) -> str:
 class VllmConfig(_Part):
     """The workers of a cluster."""
 
-    workers: tuple[Annotated[str, AfterValidator(_is_worker)], ...] = ()
+    workers: tuple[Annotated[str, AfterValidator(_worker_url)], ...] = ()
     """Their URLs, each without a path."""
     api_key: str | None = Field(None, min_length=1)
     """What the workers were given as `--api-key`."""

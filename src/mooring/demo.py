@@ -1,6 +1,7 @@
 """`mooring demo`: the same questions about a manual, with a cache and without, side by side."""
 
 import json
+import re
 import statistics
 import tempfile
 import time
@@ -38,7 +39,9 @@ class Question:
     answer: str
 
     def is_answered_by(self, text: str) -> bool:
-        return self.answer.casefold() in text.casefold()
+        """As a whole: "28 bar" does not answer "8 bar"."""
+        whole = rf"(?<![\w.,]){re.escape(self.answer)}(?!\w)"
+        return re.search(whole, text, re.IGNORECASE) is not None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Whoever has sequences, what is being evaluated for them, and how each of them ends."""
+"""Who has been admitted: whose answers are drawn, what is being filled, and how each of them ends."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ from mooring.engine.llamacpp.saving import Saving
 
 
 class Admitted:
-    """Oldest first."""
+    """The asks that have sequences, oldest first."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class Admitted:
         self._whole = whole
         self._asks: list[Ask] = []
         self.fills: list[Fill] = []
-        """What is being evaluated, oldest first."""
+        """What is being evaluated, oldest first; only to be read from outside."""
 
     def __len__(self) -> int:
         return len(self._asks)
@@ -45,6 +45,16 @@ class Admitted:
 
     def add(self, ask: Ask) -> None:
         self._asks.append(ask)
+
+    def begin_fill(self, ask: Ask) -> Fill:
+        """What it has not taken from elsewhere is to be evaluated; that may be nothing."""
+        fill = Fill(ask, ask.sequence, ask.tokens)
+        if fill.remaining:
+            self.fills.append(fill)
+        return fill
+
+    def end_fill(self, fill: Fill) -> None:
+        self.fills.remove(fill)
 
     @property
     def decoding(self) -> list[Request]:

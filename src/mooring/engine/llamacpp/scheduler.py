@@ -17,7 +17,6 @@ from mooring.engine.llamacpp.buffer import Buffer
 from mooring.engine.llamacpp.cells import Room
 from mooring.engine.llamacpp.decode import Decode
 from mooring.engine.llamacpp.evaluation import Evaluation, Outcome
-from mooring.engine.llamacpp.fill import Fill
 from mooring.engine.llamacpp.idle import Idle
 from mooring.engine.llamacpp.inbox import Inbox
 from mooring.engine.llamacpp.outbox import Mail, Outbox
@@ -171,10 +170,7 @@ class Scheduler:
             for source, tokens in ask.cached_from.items():
                 self._metrics.cached_tokens.labels(source).inc(tokens)
             self._outbox.post(ask.sink, Started(ask.cached_from.total(), ask.source))
-        fill = Fill(ask, ask.sequence, ask.tokens)
-        if fill.remaining:
-            self._admitted.fills.append(fill)
-        else:
+        if not self._admitted.begin_fill(ask).remaining:
             assert isinstance(ask, Ticket)
             self._filled_prefix(ask)
 
@@ -224,7 +220,7 @@ class Scheduler:
             self._outbox.post(ask.sink, fill.progress, urgent=False)
         if fill.remaining:
             return
-        self._admitted.fills.remove(fill)
+        self._admitted.end_fill(fill)
         if isinstance(owner, Request):
             self._prefill.forget(owner)
             self._recover(owner)
