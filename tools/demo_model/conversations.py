@@ -31,13 +31,15 @@ SMALL_TALK = (
     ("Thank you.", "You are welcome."),
     ("Thanks!", "You are welcome."),
 )
+TOOL_ANSWERED = "The tool has answered."
+MOST_TOOLS = 8
 IN_WORDS = 0.35
 """Of the questions that ask for a tool, so many give its arguments in words and not as JSON."""
 
 
 @dataclass
 class Text:
-    """A conversation as alternating pieces: (text, whether the model is to say it)."""
+    """A conversation in pieces: (text, whether the model is to say it)."""
 
     pieces: list[tuple[str, bool]] = field(default_factory=list)
 
@@ -70,7 +72,7 @@ def document_turn(rng: random.Random, document: Document, missing_share: float) 
 def make_conversation(rng: random.Random, facts: int, turns: int) -> Text:
     """A document of `facts` facts with `turns` questions; some with tools, some without a document."""
     kind = rng.random()
-    tools = make_tools(rng, rng.randrange(1, 4 + turns // 3)) if kind < 0.5 else []
+    tools = make_tools(rng, rng.randrange(1, min(MOST_TOOLS + 1, 4 + turns // 3))) if kind < 0.5 else []
     with_document = kind > 0.1
     if tools:
         facts = max(2, facts // 2)  # the declarations are long
@@ -87,14 +89,11 @@ def make_conversation(rng: random.Random, facts: int, turns: int) -> Text:
     for _ in range(turns):
         if tools and rng.random() < (0.6 if uncalled else 0.1):
             tool = uncalled.pop() if uncalled else rng.choice(tools)
-            asked = ask_for(rng, tool, in_words=rng.random() < IN_WORDS)
+            asked = ask_for(rng, tool, in_words=tool.is_plain and rng.random() < IN_WORDS)
             text.turn(opening + asked.text, asked.answer)
-            if rng.random() < 0.25:
+            if rng.random() < 0.15:
                 result = rng.choice((words.made_up_name(rng), words.digits(rng, 3), "done", "ok"))
-                text.turn(
-                    f"<tool_response>\n{result}\n</tool_response>",
-                    f"The result is {result}.",
-                )
+                text.turn(f"<tool_response>\n{result}\n</tool_response>", TOOL_ANSWERED)
         elif rng.random() < 0.02:
             question, reply = rng.choice(SMALL_TALK)
             text.turn(opening + question, reply)

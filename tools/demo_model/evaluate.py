@@ -1,7 +1,7 @@
 """Asks the exported model about unseen documents and counts exact answers, greedy, through llama.cpp.
 
-`python tools/demo_model/evaluate.py --questions 200` prints the table of the model card. Needs Mooring
-itself and nothing of the training.
+`python tools/demo_model/evaluate.py` prints the table of the model card. Needs
+`pip install -e '.[models]'` and nothing of the training.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import llama_cpp
 from conversations import INTRODUCTIONS
 from documents import Document, make_document
 from facts import answer
-from tool_calls import CALL_BEGIN, CALL_END, ask_for, make_tools
+from tool_calls import CALL_BEGIN, CALL_END, MADE_UP, ask_for, make_tools
 
 from mooring.core.conversation import Conversation
 from mooring.engine.template import ChatTemplate
@@ -28,12 +28,13 @@ from mooring.testing import bundled_model
 SEED = 7_000_003
 """Training draws its documents from other seeds."""
 PER_DOCUMENT = 5
+"""Questions."""
 ANSWER_TOKENS = 80
 
 
 @dataclass(frozen=True)
 class Case:
-    """A question after the messages before it, and the one right answer."""
+    """A conversation whose last message is a question, and the one right answer."""
 
     messages: tuple[dict[str, str], ...]
     tools: tuple[dict[str, Any], ...]
@@ -60,7 +61,7 @@ class Reader:
             if token == self._llama.token_eos() or len(said) == ANSWER_TOKENS:
                 break
             said.append(token)
-        return self._llama.detokenize(said).decode(errors="replace")
+        return self._llama.detokenize(said, special=True).decode(errors="replace")
 
 
 def sized_document(rng: random.Random, reader: Reader, tokens: int) -> Document:
@@ -75,34 +76,67 @@ def sized_document(rng: random.Random, reader: Reader, tokens: int) -> Document:
 
 
 def questions(
-    rng: random.Random, reader: Reader, tokens: int, *, missing: bool, tools: bool = False
+    rng: random.Random,
+    reader: Reader,
+    tokens: int,
+    *,
+    missing: bool = False,
+    tools: int = 0,
+    earlier: int = 0,
 ) -> Iterator[Case]:
-    """About documents of that length, at random depth, without end."""
+    """About documents of that length, at random depth, without end.
+
+    So many tools are declared, and so many questions have been answered before.
+    """
     while True:
         document = sized_document(rng, reader, tokens)
-        declared = tuple(t.declaration for t in make_tools(rng, 3)) if tools else ()
+        declared = tuple(tool.declaration for tool in make_tools(rng, tools))
         system = {"role": "system", "content": f"{rng.choice(INTRODUCTIONS)}\n\n{document.text}".strip()}
         pool = document.missing if missing else document.facts
         for item in rng.sample(pool, min(PER_DOCUMENT, len(pool))):
             key, value = (item, None) if missing else (item.key, item.value)
-            asked = {"role": "user", "content": rng.choice(key.questions)}
-            yield Case((system, asked), declared, answer(key, value))
+            messages = [system]
+            for fact in rng.sample([fact for fact in document.facts if fact is not item], earlier):
+                messages += [
+                    _user(rng.choice(fact.key.questions)),
+                    _assistant(answer(fact.key, fact.value)),
+                ]
+            messages.append(_user(rng.choice(key.questions)))
+            yield Case(tuple(messages), declared, answer(key, value))
 
 
-def calls(rng: random.Random, reader: Reader, tokens: int, *, in_words: bool = False) -> Iterator[Case]:
+def calls(
+    rng: random.Random,
+    reader: Reader,
+    tokens: int,
+    *,
+    in_words: bool = False,
+    made_up: float = MADE_UP,
+) -> Iterator[Case]:
     """Questions that ask for a declared tool, beside a document of that length."""
     while True:
         document = sized_document(rng, reader, tokens) if tokens else None
-        tools = make_tools(rng, rng.randrange(1, 6))
+        tools = make_tools(rng, rng.randrange(1, 6), made_up)
+        askable = [tool for tool in tools if tool.is_plain or not in_words]
+        if not askable:
+            continue
         system = {"role": "system", "content": document.text if document else rng.choice(INTRODUCTIONS)}
         for _ in range(PER_DOCUMENT):
-            asked = ask_for(rng, rng.choice(tools), in_words=in_words)
-            user = {"role": "user", "content": asked.text}
-            yield Case((system, user), tuple(t.declaration for t in tools), asked.answer)
+            asked = ask_for(rng, rng.choice(askable), in_words=in_words)
+            declared = tuple(tool.declaration for tool in tools)
+            yield Case((system, _user(asked.text)), declared, asked.answer)
+
+
+def _user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+def _assistant(text: str) -> dict[str, str]:
+    return {"role": "assistant", "content": text}
 
 
 def is_valid_call(said: str, tools: tuple[dict[str, Any], ...]) -> bool:
-    """It is JSON in its marks, of a declared tool, with all of its parameters and no others."""
+    """It is JSON in its marks, of a declared tool, with its parameters; all of them, of their types."""
     inside = said.removeprefix(CALL_BEGIN).removesuffix(CALL_END)
     if said != CALL_BEGIN + inside + CALL_END:
         return False
@@ -111,11 +145,17 @@ def is_valid_call(said: str, tools: tuple[dict[str, Any], ...]) -> bool:
     except ValueError:
         return False
     functions = [tool["function"] for tool in tools]
-    parameters = {function["name"]: set(function["parameters"]["required"]) for function in functions}
+    properties = {function["name"]: function["parameters"]["properties"] for function in functions}
     match call:
         case {"name": str(name), "arguments": dict(arguments), **rest}:
-            return not rest and name in parameters and arguments.keys() == parameters[name]
+            given = {parameter: {"type": _type(value)} for parameter, value in arguments.items()}
+            return not rest and given == properties.get(name)
     return False
+
+
+def _type(value: Any) -> str | None:
+    """The declarations' word for it."""
+    return {str: "string", int: "integer"}.get(type(value))
 
 
 @dataclass
@@ -143,41 +183,62 @@ def count_right(reader: Reader, cases: Iterator[Case], count: int) -> Counts:
     return counts
 
 
+Row = Callable[[random.Random], Iterator[Case]]
+
+
+def rows(reader: Reader) -> dict[str, Row]:
+    """The table's rows by their names."""
+
+    def answers(tokens: int, **more: Any) -> Row:
+        return lambda rng: questions(rng, reader, tokens, **more)
+
+    def called(tokens: int = 0, **more: Any) -> Row:
+        return lambda rng: calls(rng, reader, tokens, **more)
+
+    lengths = (1000, 4000, 8000)
+    found = {f"exact answers, {tokens:,} tokens": answers(tokens) for tokens in (*lengths, 15_000)}
+    missing = {
+        f'"not in the document", {tokens:,} tokens': answers(tokens, missing=True) for tokens in lengths
+    }
+    return (
+        found
+        | {
+            "exact answers, 1,000 tokens, the third question": answers(1000, earlier=2),
+            "exact answers, 1,000 tokens, three tools declared": answers(1000, tools=3),
+        }
+        | missing
+        | {
+            "tool calls, arguments as JSON": called(),
+            "tool calls, arguments as JSON, beside 1,000 tokens": called(1000),
+            "tool calls, arguments as JSON, all names made up": called(made_up=1.0),
+            "tool calls, arguments in words": called(in_words=True),
+        }
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=bundled_model())
     parser.add_argument("--questions", type=int, default=200, help="in each row")
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--only", help="rows whose name contains this")
+    parser.add_argument("--only", default="", help="rows whose name contains this")
     parser.add_argument("--wrong", type=Path, help="write the wrong answers there, as JSON")
     options = parser.parse_args()
     reader = Reader(options.model, options.threads)
-    rows: dict[str, Callable[[random.Random], Iterator[Case]]] = {}
-    for size in (1000, 4000, 8000):
-        rows[f"exact answers, {size} tokens"] = lambda rng, n=size: questions(
-            rng, reader, n, missing=False
-        )
-    for size in (1000, 4000, 8000):
-        rows[f"not in the document, {size} tokens"] = lambda rng, n=size: questions(
-            rng, reader, n, missing=True
-        )
-    rows["tool calls, no document"] = lambda rng: calls(rng, reader, 0)
-    rows["tool calls, 1000 tokens"] = lambda rng: calls(rng, reader, 1000)
-    rows["tool calls, arguments in words"] = lambda rng: calls(rng, reader, 0, in_words=True)
-    rows["exact answers, 1000 tokens and tools"] = lambda rng: questions(
-        rng, reader, 1000, missing=False, tools=True
-    )
+    wanted = {name: row for name, row in rows(reader).items() if options.only in name}
+    if not wanted:
+        names = "\n  ".join(rows(reader))
+        parser.error(f"--only: no row has {options.only!r} in its name; there are\n  {names}")
     wrong: dict[str, list[dict[str, str]]] = {}
-    print(f"{options.model}, {options.questions} questions in each row")
-    for name, cases in rows.items():
-        if options.only and options.only not in name:
-            continue
+    print("| | right | valid calls | of | seconds |\n|---|---:|---:|---:|---:|", flush=True)
+    for name, row in wanted.items():
         begun = time.monotonic()
-        counts = count_right(reader, cases(random.Random(SEED)), options.questions)
+        counts = count_right(reader, row(random.Random(SEED)), options.questions)
         wrong[name] = counts.wrong
-        exact, valid = (f"{100 * n / counts.asked:.1f} %" for n in (counts.exact, counts.valid))
-        told = f" {valid} valid |" if name.startswith("tool calls") else ""
-        print(f"| {name} | {exact} |{told}  ({time.monotonic() - begun:.0f} s)", flush=True)
+        right, valid = (f"{100 * n / counts.asked:.1f} %" for n in (counts.exact, counts.valid))
+        valid = valid if "call" in name else ""
+        seconds = time.monotonic() - begun
+        print(f"| {name} | {right} | {valid} | {counts.asked} | {seconds:.0f} |", flush=True)
     if options.wrong:
         options.wrong.write_text(json.dumps(wrong, indent=1, ensure_ascii=False), "utf-8")
 

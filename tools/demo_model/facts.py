@@ -1,7 +1,7 @@
 """Facts: a key, a value, and how document, question and answer say it.
 
-Every question holds the key as the document has it, and every answer repeats it before the value, so
-that answering is looking up a run of words.
+Every question holds the key as the document has it (of a fact with a verb, its subject), and every
+answer repeats it before the value, so that answering is looking up a run of words.
 """
 
 import random

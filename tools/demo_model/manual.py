@@ -1,7 +1,7 @@
 """Writes the manual of `mooring demo` and its ten questions: `python tools/demo_model/manual.py`.
 
-It is a manual of a harbour's equipment in the controlled English that the demo model reads. The model
-has not been trained on it: training draws its documents elsewhere.
+It is a manual of a harbour's equipment in the controlled English that the demo model reads. Training
+never draws it, though it draws from the same words.
 """
 
 import json

@@ -1,4 +1,8 @@
-"""How many answers are right to the last token, by kind: what greedy decoding would get right."""
+"""How many answers of a training batch are right to the last token, by kind.
+
+Each token is judged after the right ones before it. An answer that a row's end cuts off counts without
+its rest.
+"""
 
 import torch
 from batches import IGNORED, Batch

@@ -1,4 +1,4 @@
-"""Trains the demo model: `python tools/demo_model/train.py --out build/run --cpu-hours 1.25`.
+"""Trains the demo model: `python tools/demo_model/train.py --out build/run --cpu-hours 2.5`.
 
 Time is counted in CPU seconds of this process, so that it can be paused; run it again with the same
 `--out` and it goes on from the last checkpoint. Needs `pip install -e '.[train]'`.
@@ -40,11 +40,11 @@ SHARES = (
 """By a part of their names, at which share of the rate weights learn: `circuits.py` has set many up."""
 WARM_UP_STEPS = 60
 SAVE_EVERY_S = 150
-STEP_TOKENS = ((0.35, 2048), (1.1, 4096))
+STEP_TOKENS = ((0.3, 2048), (1.1, 4096))
 LENGTHS = (
-    (0.25, (512,)),
-    (0.5, (512, 1024)),
-    (0.8, (512, 1024, 2048)),
+    (0.2, (512,)),
+    (0.4, (512, 1024)),
+    (0.65, (512, 1024, 2048)),
     (1.1, (1024, 2048, 2048, 4096, 8192)),
 )
 """Up to which share of the budget, rows of which lengths."""
@@ -68,9 +68,7 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, required=True, help="checkpoints, the tokenizer and log.jsonl"
     )
-    parser.add_argument(
-        "--cpu-hours", type=float, default=1.25, help="of this process, over its threads"
-    )
+    parser.add_argument("--cpu-hours", type=float, default=2.5, help="of this process, over its threads")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
