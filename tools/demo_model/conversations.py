@@ -72,7 +72,7 @@ def document_turn(rng: random.Random, document: Document, missing_share: float) 
 def make_conversation(rng: random.Random, facts: int, turns: int) -> Text:
     """A document of `facts` facts with `turns` questions; some with tools, some without a document."""
     kind = rng.random()
-    tools = make_tools(rng, rng.randrange(1, min(MOST_TOOLS + 1, 4 + turns // 3))) if kind < 0.5 else []
+    tools = make_tools(rng, rng.randint(1, min(MOST_TOOLS, 3 + turns // 3))) if kind < 0.5 else []
     with_document = kind > 0.1
     if tools:
         facts = max(2, facts // 2)  # the declarations are long

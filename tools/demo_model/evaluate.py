@@ -91,17 +91,17 @@ def questions(
     while True:
         document = sized_document(rng, reader, tokens)
         declared = tuple(tool.declaration for tool in make_tools(rng, tools))
-        system = {"role": "system", "content": f"{rng.choice(INTRODUCTIONS)}\n\n{document.text}".strip()}
+        system = _message("system", f"{rng.choice(INTRODUCTIONS)}\n\n{document.text}".strip())
         pool = document.missing if missing else document.facts
         for item in rng.sample(pool, min(PER_DOCUMENT, len(pool))):
             key, value = (item, None) if missing else (item.key, item.value)
             messages = [system]
             for fact in rng.sample([fact for fact in document.facts if fact is not item], earlier):
                 messages += [
-                    _user(rng.choice(fact.key.questions)),
-                    _assistant(answer(fact.key, fact.value)),
+                    _message("user", rng.choice(fact.key.questions)),
+                    _message("assistant", answer(fact.key, fact.value)),
                 ]
-            messages.append(_user(rng.choice(key.questions)))
+            messages.append(_message("user", rng.choice(key.questions)))
             yield Case(tuple(messages), declared, answer(key, value))
 
 
@@ -120,19 +120,15 @@ def calls(
         askable = [tool for tool in tools if tool.is_plain or not in_words]
         if not askable:
             continue
-        system = {"role": "system", "content": document.text if document else rng.choice(INTRODUCTIONS)}
+        declared = tuple(tool.declaration for tool in tools)
+        system = _message("system", document.text if document else rng.choice(INTRODUCTIONS))
         for _ in range(PER_DOCUMENT):
             asked = ask_for(rng, rng.choice(askable), in_words=in_words)
-            declared = tuple(tool.declaration for tool in tools)
-            yield Case((system, _user(asked.text)), declared, asked.answer)
+            yield Case((system, _message("user", asked.text)), declared, asked.answer)
 
 
-def _user(text: str) -> dict[str, str]:
-    return {"role": "user", "content": text}
-
-
-def _assistant(text: str) -> dict[str, str]:
-    return {"role": "assistant", "content": text}
+def _message(role: str, text: str) -> dict[str, str]:
+    return {"role": role, "content": text}
 
 
 def is_valid_call(said: str, tools: tuple[dict[str, Any], ...]) -> bool:
