@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mooring.kvstore.shared.mooncake_client import MooncakeClient, MooncakeConfig
-from mooring.testing.vllm_worker import free_port
+from mooring.testing.port import free_port
 
 HANG_S = 60
 CLIENT_TTL_S = 5

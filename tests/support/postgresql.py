@@ -6,7 +6,6 @@ It is the machine's own PostgreSQL, run as a user of its own: `initdb` refuses r
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -15,6 +14,8 @@ from pathlib import Path
 
 import psycopg
 import sqlalchemy as sa
+
+from mooring.testing.port import free_port
 
 _USER = "postgres"
 _PASSWORD = "a-secret-of-this-test"
@@ -47,9 +48,7 @@ class PostgresServer:
         self._user = _server_user()
         if self._user is not None:
             os.chown(self._folder, self._user.pw_uid, self._user.pw_gid)
-        with socket.socket() as taken:
-            taken.bind(("127.0.0.1", 0))
-            self.port = taken.getsockname()[1]
+        self.port = free_port()
         password = self._folder / "password"
         password.write_text(_PASSWORD)
         password.chmod(0o644)

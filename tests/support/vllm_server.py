@@ -16,7 +16,8 @@ import pytest
 
 import mooring
 from mooring.core.prefix import Prefix
-from mooring.testing.vllm_worker import free_port, give_way
+from mooring.testing.port import free_port
+from mooring.testing.vllm_worker import give_way
 
 HANG_S = 600
 BLOCK = 32

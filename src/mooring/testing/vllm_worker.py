@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import time
 import urllib.error
@@ -16,6 +15,7 @@ from typing import Self
 
 import mooring
 from mooring.engine.vllm.arguments import WorkerPlan, worker_arguments
+from mooring.testing.port import free_port
 
 BLOCK_TOKENS = 32
 _NICENESS = 15
@@ -130,9 +130,3 @@ def give_way(pid: int) -> None:
     with suppress(OSError):  # it has ended already, or this system has no such groups
         os.setpriority(os.PRIO_PROCESS, pid, _NICENESS)
         Path(f"/proc/{pid}/autogroup").write_text(str(_NICENESS))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
